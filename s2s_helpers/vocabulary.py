@@ -1,0 +1,364 @@
+"""Text to numbers and back: words, characters and subwords behind one interface.
+
+A model sees ids only. A vocabulary cuts text into tokens, numbers the tokens, and turns a model's ids into text again.
+Each language gets a vocabulary of its own (or both share one of subwords), always built from training sentences alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import operator
+import os
+import re
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+PAD, UNK, SOS, EOS = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
+
+_FORMAT = "s2s_helpers vocabulary 1"
+_ELISION = r"(?:[ldjmtscn]|qu|jusqu|lorsqu|puisqu)['’]"
+_TOKEN = re.compile(rf"{_ELISION}(?=\w)|\w+(?:[-'’]\w+)*|[^\w\s]", re.IGNORECASE)
+_ENDS_IN_ELISION = re.compile(_ELISION, re.IGNORECASE)
+
+
+def word_tokenize(text: str) -> list[str]:
+    """Cut English or French text into words and punctuation marks; the case stays as it is.
+
+    A French elision keeps its apostrophe and stands alone ("l'homme" gives "l'", "homme"); a word with an inner
+    apostrophe or hyphen is one token ("don't", "vingt-deux", "aujourd'hui"); every other mark is a token.
+    """
+    # A letter and its accent may come as two code points, which \w would tear apart.
+    return _TOKEN.findall(unicodedata.normalize("NFC", text))
+
+
+def word_detokenize(tokens: Sequence[str], language: str | None = None) -> str:
+    """Join tokens into text: the inverse of `word_tokenize` on tidily spaced text.
+
+    French (`language="fr"`) has a space before ? ! : ; and inside « »; otherwise none stands there.
+    """
+    closing = {".", ",", ")", "]", "}", "…", "”", "'", "’"}
+    opening = {"(", "[", "{", "“", "$", "#"}
+    closing_quote = False
+    if language != "fr":
+        closing |= {"?", "!", ":", ";", "»", "%"}
+        opening |= {"«"}
+    text, glue = "", True
+    for token in tokens:
+        straight = token == '"'
+        if not (glue or token in closing or (straight and closing_quote)):
+            text += " "
+        text += token
+        glue = token in opening or bool(_ENDS_IN_ELISION.fullmatch(token))
+        if straight:  # the same mark opens and closes, in turn
+            glue = closing_quote = not closing_quote
+    return text
+
+
+def _check_sentences(sentences: Iterable[str]) -> Iterable[str]:
+    if isinstance(sentences, str):
+        raise TypeError("sentences must be a list of sentences, not one string (put it in a list)")
+    return sentences
+
+
+class _Base:
+    """What every vocabulary shares; `tokenize`, `_ids`, `_token`, `_join` and `to_dict` differ."""
+
+    level: str
+    lowercase: bool
+    language: str | None
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a sentence, ending with EOS and without SOS; a token never seen in training is UNK.
+
+        Raises ValueError where the text has no token at all.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a string, not {type(text).__name__}")
+        ids = self._ids(text)
+        if not ids:
+            raise ValueError(f"cannot encode an empty sentence: {text!r}")
+        return [*ids, EOS]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of a sentence's ids, up to the first EOS; PAD and SOS are left out.
+
+        Raises ValueError where an id is outside the vocabulary.
+        """
+        ids = self._checked(ids)
+        if EOS in ids:
+            ids = ids[: ids.index(EOS)]
+        return self._join([index for index in ids if index not in (PAD, SOS)])
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """Every id as its token, specials included: the labels of a plot."""
+        return [self._token(index) for index in self._checked(ids)]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the vocabulary as JSON; whoever reads meanwhile sees the old file or the new one, never a part."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                json.dump(self.to_dict(), file, ensure_ascii=False)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.to_dict() == other.to_dict()
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        language = f", language={self.language!r}" if self.language else ""
+        return f"<{type(self).__name__} of {len(self):,} tokens, level={self.level!r}{language}>"
+
+    def _checked(self, ids: Iterable[int]) -> list[int]:
+        ids = [operator.index(index) for index in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+        for index in ids:
+            if not 0 <= index < len(self):
+                raise ValueError(
+                    f"id {index} is outside the vocabulary of {len(self)} tokens (0 to {len(self) - 1})"
+                )
+        return ids
+
+    def _prepared(self, text: str) -> str:
+        text = unicodedata.normalize("NFC", text)
+        return text.lower() if self.lowercase else text
+
+
+class Vocabulary(_Base):
+    """Words or characters, each with an id; ids 0 to 3 are `SPECIALS`.
+
+    `Vocabulary.build` counts the tokens of training sentences; `Vocabulary(tokens)` takes tokens in the order of their ids,
+    from id 4 on. `lowercase` is True for words and False for characters unless told otherwise; `language` ("en", "fr"
+    or None) tells `decode` how punctuation is spaced.
+    """
+
+    def __init__(
+        self,
+        tokens: Iterable[str],
+        level: str = "word",
+        lowercase: bool | None = None,
+        language: str | None = None,
+    ):
+        if level not in ("word", "character"):
+            raise ValueError(f'level must be "word" or "character", not {level!r}')
+        self.level = level
+        self.lowercase = level == "word" if lowercase is None else lowercase
+        self.language = language
+        self._tokens = [*SPECIALS, *tokens]
+        self._index = {token: index for index, token in enumerate(self._tokens)}
+        if not all(isinstance(token, str) and token for token in self._tokens):
+            raise ValueError("every token must be a string of at least one character")
+        if len(self._index) != len(self._tokens):
+            twice = next(token for token, count in Counter(self._tokens).items() if count > 1)
+            raise ValueError(
+                f"the token {twice!r} stands twice among the tokens (the specials count too)"
+            )
+
+    @classmethod
+    def build(
+        cls,
+        sentences: Iterable[str],
+        level: str = "word",
+        min_count: int = 1,
+        max_size: int | None = None,
+        lowercase: bool | None = None,
+        language: str | None = None,
+    ) -> Vocabulary:
+        """Number the tokens of training sentences, the most frequent first and equals in alphabetical order.
+
+        Tokens seen fewer than `min_count` times are left to UNK, and so are those beyond `max_size` (specials counted).
+        Raises ValueError where no token is left.
+        """
+        if min_count < 1 or (max_size is not None and max_size <= len(SPECIALS)):
+            raise ValueError(
+                f"min_count must be at least 1 and max_size above 4, not {min_count} and {max_size}"
+            )
+        rules = cls((), level, lowercase, language)
+        counts = Counter(
+            token for sentence in _check_sentences(sentences) for token in rules.tokenize(sentence)
+        )
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = [token for token, count in ranked if count >= min_count]
+        if not kept:
+            raise ValueError(
+                f"no token is left: {len(counts)} tokens in all, min_count={min_count}"
+            )
+        if max_size is not None:
+            kept = kept[: max_size - len(SPECIALS)]
+        return cls(kept, level, lowercase, language)
+
+    @classmethod
+    def numbered(cls, size: int) -> Vocabulary:
+        """`size` ids of made-up words "w4", "w5" and so on, for tests and benchmarks."""
+        if size <= len(SPECIALS):
+            raise ValueError(f"size must be above 4, the number of specials, not {size}")
+        return cls(f"w{index}" for index in range(len(SPECIALS), size))
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text, known or not."""
+        text = self._prepared(text)
+        return word_tokenize(text) if self.level == "word" else list(" ".join(text.split()))
+
+    def to_dict(self) -> dict:
+        """Everything `vocabulary_from_dict` needs, in plain strings, lists and numbers."""
+        return {
+            "format": _FORMAT,
+            "level": self.level,
+            "lowercase": self.lowercase,
+            "language": self.language,
+            "tokens": self._tokens[len(SPECIALS) :],
+        }
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._index
+
+    def _ids(self, text: str) -> list[int]:
+        return [self._index.get(token, UNK) for token in self.tokenize(text)]
+
+    def _token(self, index: int) -> str:
+        return self._tokens[index]
+
+    def _join(self, ids: list[int]) -> str:
+        tokens = [self._tokens[index] for index in ids]
+        return word_detokenize(tokens, self.language) if self.level == "word" else "".join(tokens)
+
+
+class SubwordVocabulary(_Base):
+    """Pieces of words, learned by byte-pair encoding (Sennrich et al. 2016, §3.2) through sentencepiece.
+
+    Frequent words are one piece, rare ones several, and hardly any text needs UNK. A piece that starts a word carries the
+    mark "▁", so text comes back with its spaces. Make one with `SubwordVocabulary.train`.
+    """
+
+    level = "subword"
+
+    def __init__(self, model: bytes, lowercase: bool = False, language: str | None = None):
+        self.lowercase = lowercase
+        self.language = language
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            specials = tuple(self._processor.id_to_piece([PAD, UNK, SOS, EOS]))
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(f"not a sentencepiece model: {error}") from error
+        if specials != SPECIALS:
+            raise ValueError(
+                f"the sentencepiece model must have {SPECIALS} as ids 0 to 3, not {specials}"
+            )
+
+    @classmethod
+    def train(
+        cls,
+        sentences: Iterable[str],
+        size: int = 4000,
+        lowercase: bool = False,
+        language: str | None = None,
+    ) -> SubwordVocabulary:
+        """Learn `size` pieces, specials counted, from training sentences; the same sentences give the same pieces.
+
+        Pass the sentences of both languages to share one vocabulary. Raises ValueError where the sentences are too few for
+        so many pieces, or have more characters than pieces.
+        """
+        rules = cls.__new__(cls)
+        rules.lowercase = lowercase
+        prepared = [rules._prepared(sentence) for sentence in _check_sentences(sentences)]
+        if not any(sentence.strip() for sentence in prepared):
+            raise ValueError("there is no sentence to learn subwords from")
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(prepared),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=size,
+                character_coverage=1.0,
+                max_sentence_length=1 << 20,
+                num_threads=1,
+                pad_id=PAD,
+                unk_id=UNK,
+                bos_id=SOS,
+                eos_id=EOS,
+                pad_piece=SPECIALS[PAD],
+                unk_piece=SPECIALS[UNK],
+                bos_piece=SPECIALS[SOS],
+                eos_piece=SPECIALS[EOS],
+                unk_surface=SPECIALS[UNK],
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"cannot learn {size} subwords from these sentences: {error}"
+            ) from error
+        return cls(model.getvalue(), lowercase, language)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text, with the mark "▁" where a word starts."""
+        return self._processor.encode(self._prepared(text), out_type=str)
+
+    def to_dict(self) -> dict:
+        """Everything `vocabulary_from_dict` needs, in plain strings; the model is in base64."""
+        return {
+            "format": _FORMAT,
+            "level": self.level,
+            "lowercase": self.lowercase,
+            "language": self.language,
+            "model": base64.b64encode(self._processor.serialized_model_proto()).decode("ascii"),
+        }
+
+    def __len__(self) -> int:
+        return self._processor.get_piece_size()
+
+    def __contains__(self, token: object) -> bool:
+        if not isinstance(token, str):
+            return False
+        return token == SPECIALS[UNK] or self._processor.piece_to_id(token) != UNK
+
+    def _ids(self, text: str) -> list[int]:
+        return self._processor.encode(self._prepared(text))
+
+    def _token(self, index: int) -> str:
+        return self._processor.id_to_piece(index)
+
+    def _join(self, ids: list[int]) -> str:
+        return self._processor.decode(ids)
+
+
+def vocabulary_from_dict(data: dict) -> Vocabulary | SubwordVocabulary:
+    """The vocabulary that `to_dict` described. Raises ValueError where the description is not one."""
+    if not isinstance(data, dict) or data.get("format") != _FORMAT:
+        raise ValueError(f'not a vocabulary: the entry "format" must be {_FORMAT!r}')
+    try:
+        if data["level"] == SubwordVocabulary.level:
+            model = base64.b64decode(data["model"], validate=True)
+            return SubwordVocabulary(model, data["lowercase"], data["language"])
+        return Vocabulary(data["tokens"], data["level"], data["lowercase"], data["language"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a complete vocabulary: {error}") from error
+
+
+def load_vocabulary(path: str | os.PathLike) -> Vocabulary | SubwordVocabulary:
+    """Read what `save` wrote, of the class it was.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it is damaged or something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no vocabulary file {path}")
+    try:
+        return vocabulary_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except ValueError as error:  # json and utf-8 errors are ValueErrors too
+        raise ValueError(f"{path} is not a vocabulary file, or it is damaged: {error}") from error
