@@ -1,0 +1,76 @@
+# make lab        installs into .venv and opens JupyterLab at the first notebook
+# make test       installs likewise and runs everything that CI runs
+# make notebooks  re-executes and cleans every notebook
+# make format     formats the code and the notebooks
+#
+# PYTHON=/path/to/python chooses the Python that .venv is made with.
+# TORCH=cpu asks for PyTorch's small CPU build, TORCH=default for what pip finds (on Linux: several
+# GB of CUDA). Left alone, a Linux machine without an NVIDIA driver gets the CPU build.
+
+SHELL := /bin/sh
+PYTHON ?=
+TORCH ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && echo cpu || echo default)
+# Treadmill wants torchvision too; these two are a matching pair.
+TORCH_CPU := --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0 torchvision==0.28.0
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Two workers with one thread each: with more, they fight for the same cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+SOURCES := s2s_helpers tests $(wildcard benchmarks) notebooks
+# A screen is there on a Mac, and on Linux where one of these two is set.
+LAB_FLAGS := $(shell [ "$$(uname -s)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser) \
+	$(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
+
+.PHONY: lab test notebooks format install
+
+lab: install
+	$(RUN) -m jupyterlab $(LAB_FLAGS) notebooks/01_data.ipynb
+
+test: install
+	$(RUN) -m ruff check $(SOURCES)
+	$(RUN) -m ruff format --check $(SOURCES)
+	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 tests
+	$(ONE_THREAD) $(RUN) tests/plant_faults.py
+	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
+		--nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+notebooks: install
+	$(ONE_THREAD) $(RUN) notebooks/refresh.py
+
+format: install
+	$(RUN) -m ruff check --fix $(SOURCES)
+	$(RUN) -m ruff format $(SOURCES)
+
+# The stamp .venv/installed is what was asked for at the last install that went through: this file
+# list, this folder, this build of torch. While that is unchanged pip is not called at all.
+install:
+	@set -e; \
+	case "$(TORCH)" in cpu|default) ;; *) \
+		echo "TORCH is cpu or default, not '$(TORCH)'."; exit 1 ;; \
+	esac; \
+	wanted=$$(cat pyproject.toml; pwd; echo "$(TORCH)"); \
+	if $(RUN) -c '' 2>/dev/null && [ "$$(cat $(VENV)/installed 2>/dev/null)" = "$$wanted" ]; then \
+		exit 0; \
+	fi; \
+	found=; good=; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python); do \
+		path=$$(command -v "$$python") || continue; \
+		version=$$("$$path" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue; \
+		found="$${found:-found $$version at $$path}"; \
+		if "$$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then good=$$path; break; fi; \
+	done; \
+	if [ -z "$$good" ]; then \
+		echo "Python 3.11 or newer is needed; $${found:-found none$(if $(PYTHON), at $(PYTHON))};" \
+			"set PYTHON=/path/to/python"; \
+		exit 1; \
+	fi; \
+	$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
+		|| "$$good" -m venv --clear $(VENV); \
+	rm -f $(VENV)/installed; \
+	if [ "$(TORCH)" = cpu ]; then \
+		$(RUN) -m pip install --retries 1 --no-deps $(TORCH_CPU) \
+			|| echo "No CPU build of PyTorch to be had for this Python: going on with the usual one."; \
+	fi; \
+	$(RUN) -m pip install -e '.[notebooks,test]'; \
+	printf '%s\n' "$$wanted" > $(VENV)/installed
