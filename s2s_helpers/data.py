@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary, Vocabulary
 
-CHUNK = 50  # batches that are sorted together: more is less padding, fewer is more shuffling
+CHUNK = 100  # batches that are sorted together: more is less padding, fewer is more shuffling
 
 
 @dataclass
@@ -100,6 +100,8 @@ class Batch:
 
     def select(self, rows: Tensor | Sequence[int] | slice) -> Batch:
         """The batch of some rows, by their numbers or by a boolean mask, padded as before."""
+        if isinstance(rows, (tuple, range)):  # a tuple would mean one number for each axis
+            rows = list(rows)
         target = None if self.target is None else self.target[rows]
         return Batch(self.source[rows], self.source_mask[rows], target)
 
@@ -192,7 +194,7 @@ class LengthBuckets(Sampler[list[int]]):
     `lengths` has (source, target) or one number for each example. Batches hold `batch_size`
     examples, or as many as fit in `max_tokens` when every one counts as long as the longest side of
     the longest. With `shuffle`, every pass shuffles the examples, sorts them by length within
-    chunks of 50 batches, cuts batches and shuffles these; the order depends on `seed` and
+    chunks of 100 batches, cuts batches and shuffles these; the order depends on `seed` and
     the pass's number alone. Passes count themselves from 0; `set_epoch` says which comes next.
     Without `shuffle`, examples keep their order.
     """

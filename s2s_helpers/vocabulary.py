@@ -1,7 +1,8 @@
 """Text to numbers and back: words, characters and subwords behind one interface.
 
-A model sees ids only. A vocabulary cuts text into tokens, numbers the tokens, and turns a model's ids into text again.
-Each language gets a vocabulary of its own (or both share one of subwords), always built from training sentences alone.
+A model sees ids only. A vocabulary cuts text into tokens, numbers the tokens, and turns a model's
+ids into text again. Each language gets a vocabulary of its own (or both share one of subwords),
+always built from training sentences alone.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ _ENDS_IN_ELISION = re.compile(_ELISION, re.IGNORECASE)
 def word_tokenize(text: str) -> list[str]:
     """Cut English or French text into words and punctuation marks; the case stays as it is.
 
-    A French elision keeps its apostrophe and stands alone ("l'homme" gives "l'", "homme"); a word with an inner
-    apostrophe or hyphen is one token ("don't", "vingt-deux", "aujourd'hui"); every other mark is a token.
+    A French elision keeps its apostrophe and stands alone ("l'homme" gives "l'", "homme"); a word
+    with an inner apostrophe or hyphen is one token ("don't", "vingt-deux", "aujourd'hui"); every
+    other mark is a token.
     """
     # A letter and its accent may come as two code points, which \w would tear apart.
     return _TOKEN.findall(unicodedata.normalize("NFC", text))
@@ -76,7 +78,7 @@ class _Base:
     language: str | None
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a sentence, ending with EOS and without SOS; a token never seen in training is UNK.
+        """The ids of a sentence, ending with EOS and without SOS; an unknown token is UNK.
 
         Raises ValueError where the text has no token at all.
         """
@@ -102,7 +104,7 @@ class _Base:
         return [self._token(index) for index in self._checked(ids)]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the vocabulary as JSON; whoever reads meanwhile sees the old file or the new one, never a part."""
+        """Write the vocabulary as JSON; the file is the old one or the new one, never a part."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
@@ -128,7 +130,8 @@ class _Base:
         for index in ids:
             if not 0 <= index < len(self):
                 raise ValueError(
-                    f"id {index} is outside the vocabulary of {len(self)} tokens (0 to {len(self) - 1})"
+                    f"id {index} is outside the vocabulary of {len(self)} tokens "
+                    f"(0 to {len(self) - 1})"
                 )
         return ids
 
@@ -140,9 +143,9 @@ class _Base:
 class Vocabulary(_Base):
     """Words or characters, each with an id; ids 0 to 3 are `SPECIALS`.
 
-    `Vocabulary.build` counts the tokens of training sentences; `Vocabulary(tokens)` takes tokens in the order of their ids,
-    from id 4 on. `lowercase` is True for words and False for characters unless told otherwise; `language` ("en", "fr"
-    or None) tells `decode` how punctuation is spaced.
+    `Vocabulary.build` counts the tokens of training sentences; `Vocabulary(tokens)` takes tokens in
+    the order of their ids, from id 4 on. `lowercase` is True for words and False for characters
+    unless told otherwise; `language` ("en", "fr" or None) tells `decode` how punctuation is spaced.
     """
 
     def __init__(
@@ -177,10 +180,10 @@ class Vocabulary(_Base):
         lowercase: bool | None = None,
         language: str | None = None,
     ) -> Vocabulary:
-        """Number the tokens of training sentences, the most frequent first and equals in alphabetical order.
+        """Number the tokens of training sentences, the most frequent first, ties alphabetically.
 
-        Tokens seen fewer than `min_count` times are left to UNK, and so are those beyond `max_size` (specials counted).
-        Raises ValueError where no token is left.
+        Tokens seen fewer than `min_count` times are left to UNK, and so are those beyond
+        `max_size` (specials counted). Raises ValueError where no token is left.
         """
         if min_count < 1 or (max_size is not None and max_size <= len(SPECIALS)):
             raise ValueError(
@@ -240,10 +243,11 @@ class Vocabulary(_Base):
 
 
 class SubwordVocabulary(_Base):
-    """Pieces of words, learned by byte-pair encoding (Sennrich et al. 2016, §3.2) through sentencepiece.
+    """Pieces of words, learned by byte-pair encoding (Sennrich et al. 2016, §3.2).
 
-    Frequent words are one piece, rare ones several, and hardly any text needs UNK. A piece that starts a word carries the
-    mark "▁", so text comes back with its spaces. Make one with `SubwordVocabulary.train`.
+    Frequent words are one piece, rare ones several, and hardly any text needs UNK. A piece that
+    starts a word carries the mark "▁", so text comes back with its spaces. Make one with
+    `SubwordVocabulary.train`; sentencepiece does the work.
     """
 
     level = "subword"
@@ -251,6 +255,8 @@ class SubwordVocabulary(_Base):
     def __init__(self, model: bytes, lowercase: bool = False, language: str | None = None):
         self.lowercase = lowercase
         self.language = language
+        if not model:
+            raise ValueError("not a sentencepiece model: it is empty")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             specials = tuple(self._processor.id_to_piece([PAD, UNK, SOS, EOS]))
@@ -269,10 +275,10 @@ class SubwordVocabulary(_Base):
         lowercase: bool = False,
         language: str | None = None,
     ) -> SubwordVocabulary:
-        """Learn `size` pieces, specials counted, from training sentences; the same sentences give the same pieces.
+        """Learn `size` pieces, specials counted; the same sentences always give the same pieces.
 
-        Pass the sentences of both languages to share one vocabulary. Raises ValueError where the sentences are too few for
-        so many pieces, or have more characters than pieces.
+        Pass training sentences of both languages to share one vocabulary. Raises ValueError where
+        they are too few for so many pieces, or have more different characters than that.
         """
         rules = cls.__new__(cls)
         rules.lowercase = lowercase
@@ -339,7 +345,7 @@ class SubwordVocabulary(_Base):
 
 
 def vocabulary_from_dict(data: dict) -> Vocabulary | SubwordVocabulary:
-    """The vocabulary that `to_dict` described. Raises ValueError where the description is not one."""
+    """The vocabulary that `to_dict` described. Raises ValueError where it describes none."""
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise ValueError(f'not a vocabulary: the entry "format" must be {_FORMAT!r}')
     try:
@@ -354,7 +360,8 @@ def vocabulary_from_dict(data: dict) -> Vocabulary | SubwordVocabulary:
 def load_vocabulary(path: str | os.PathLike) -> Vocabulary | SubwordVocabulary:
     """Read what `save` wrote, of the class it was.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is damaged or something else.
+    Raises FileNotFoundError where there is no such file, ValueError where it is damaged or
+    something else.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no vocabulary file {path}")
