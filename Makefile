@@ -22,6 +22,12 @@ SOURCES := s2s_helpers tests $(wildcard benchmarks) notebooks
 LAB_FLAGS := $(shell [ "$$(uname -s)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser) \
 	$(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 
+# A notebook runs in its own folder, so a relative path to the captions has to be made absolute.
+ifdef S2S_DATA_DIR
+override S2S_DATA_DIR := $(shell cd "$(S2S_DATA_DIR)" 2>/dev/null && pwd || echo "$(S2S_DATA_DIR)")
+export S2S_DATA_DIR
+endif
+
 .PHONY: lab test notebooks format install
 
 lab: install
@@ -42,8 +48,8 @@ format: install
 	$(RUN) -m ruff check --fix $(SOURCES)
 	$(RUN) -m ruff format $(SOURCES)
 
-# The stamp .venv/installed is what was asked for at the last install that went through: this file
-# list, this folder, this build of torch. While that is unchanged pip is not called at all.
+# The stamp .venv/installed is what was asked for at the last install that went through: the list of
+# dependencies, this folder, this build of torch. While that is unchanged pip is not called at all.
 install:
 	@set -e; \
 	case "$(TORCH)" in cpu|default) ;; *) \
