@@ -12,8 +12,8 @@ class Seq2SeqLoss(nn.Module):
     """Cross-entropy over real tokens, with label smoothing.
 
     For one position with the right token y among K, and ε = `label_smoothing`, the target
-    distribution moves a share ε from y to all tokens alike (Szegedy et al. 2016, §7, with u uniform;
-    Vaswani et al. 2017, §5.4, use ε = 0.1):
+    distribution moves a share ε from y to all tokens alike (Szegedy et al. 2016, §7, with u
+    uniform; Vaswani et al. 2017, §5.4, use ε = 0.1):
 
         q'(k) = (1 - ε) δ(k, y) + ε / K
         loss  = - Σ_k q'(k) log p(k) = (1 - ε) (- log p(y)) + ε (- 1/K Σ_k log p(k))

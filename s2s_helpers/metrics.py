@@ -102,9 +102,9 @@ def alignment_error_rate(
 ) -> float:
     """The share of alignment links that are wrong or missing, from 0 to 1, over all sentences.
 
-    With predicted links A and gold links S, AER = 1 - 2 |A ∩ S| / (|A| + |S|) (Och and Ney 2003, §4,
-    where every gold link is sure, S = P). Both are lists with one collection of (source, target)
-    positions for each sentence. Raises ValueError where there are no links at all.
+    With predicted links A and gold links S, AER = 1 - 2 |A ∩ S| / (|A| + |S|) (Och and Ney 2003,
+    §4, where every gold link is sure, S = P). Both are lists with one collection of (source,
+    target) positions for each sentence. Raises ValueError where there are no links at all.
     """
     _check(predicted_links, gold_links, "predicted_links", "gold_links")
     common = total = 0
