@@ -1,0 +1,270 @@
+import json
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s2s_helpers.vocabulary import (
+    EOS,
+    PAD,
+    SOS,
+    SPECIALS,
+    UNK,
+    SubwordVocabulary,
+    Vocabulary,
+    load_vocabulary,
+    vocabulary_from_dict,
+    word_detokenize,
+    word_tokenize,
+)
+
+ENGLISH = [
+    "The small cat sleeps.",
+    "The cat doesn't see the dog.",
+    "A dog sees the small cat!",
+    "Is the dog tired? No, the dog isn't tired.",
+]
+FRENCH = [
+    "Le petit chat dort.",
+    "L'homme qu'il voit n'est pas aujourd'hui à l'école.",
+    "Est-ce que le chien est fatigué ?",
+    "Vingt-deux garçons, jusqu'à l'été : « oui » !",
+]
+
+
+@pytest.fixture(scope="module")
+def subwords():
+    return SubwordVocabulary.train(ENGLISH + FRENCH, size=90)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("l'homme", ["l'", "homme"]),
+        ("L'homme qu'il voit", ["L'", "homme", "qu'", "il", "voit"]),
+        ("lorsqu'elle n'y va pas", ["lorsqu'", "elle", "n'", "y", "va", "pas"]),
+        ("jusqu'à aujourd'hui", ["jusqu'", "à", "aujourd'hui"]),
+        ("l’été", ["l’", "été"]),
+        ("quelqu'un", ["quelqu'un"]),
+        ("vingt-deux", ["vingt-deux"]),
+        ("I don't, he won't.", ["I", "don't", ",", "he", "won't", "."]),
+        ("the boys' dog", ["the", "boys", "'", "dog"]),
+        ("est-ce vrai ?", ["est-ce", "vrai", "?"]),
+        ("e\u0301te\u0301", ["été"]),
+        ("  a   b ", ["a", "b"]),
+        ("", []),
+    ],
+)
+def test_word_tokenize(text, tokens):
+    assert word_tokenize(text) == tokens
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_detokenize_is_the_inverse_on_tidy_text(language):
+    for text in ENGLISH if language == "en" else FRENCH:
+        assert word_detokenize(word_tokenize(text), language) == text
+
+
+def test_detokenize_spaces_punctuation_as_the_language_does():
+    assert word_detokenize(["oui", "?"], "fr") == "oui ?"
+    assert word_detokenize(["yes", "?"], "en") == word_detokenize(["yes", "?"]) == "yes?"
+    quoted = 'a "small cat" (and "a dog") sleeps...'
+    assert word_detokenize(word_tokenize(quoted)) == quoted
+    assert word_detokenize([]) == ""
+
+
+@given(st.text())
+def test_tokenize_loses_only_spaces(text):
+    import unicodedata
+
+    expected = "".join(unicodedata.normalize("NFC", text).split())
+    assert "".join(word_tokenize(text)) == expected
+
+
+@given(st.lists(st.from_regex(r"[a-zé]{4,8}", fullmatch=True), min_size=1))
+def test_encode_and_decode_are_inverses(words):
+    vocabulary = Vocabulary.build([" ".join(words)])
+    ids = vocabulary.encode(" ".join(words))
+    assert len(ids) == len(words) + 1 and ids[-1] == EOS and UNK not in ids and SOS not in ids
+    assert vocabulary.decode(ids) == " ".join(words)
+
+
+def test_ids_go_by_falling_frequency_then_alphabet():
+    vocabulary = Vocabulary.build(["b a c c", "d c b a"])
+    assert vocabulary.tokens(range(8)) == [*SPECIALS, "c", "a", "b", "d"]
+    assert vocabulary == Vocabulary.build(["d c b a", "b a c c"])
+
+
+def test_rare_tokens_are_unknown():
+    vocabulary = Vocabulary.build(["b a c c", "d c b a"], min_count=2)
+    assert len(vocabulary) == 7 and "d" not in vocabulary and "c" in vocabulary
+    assert vocabulary.encode("d c") == [UNK, 4, EOS]
+    assert len(Vocabulary.build(["b a c c", "d c b a"], max_size=6)) == 6
+
+
+def test_case_is_folded_for_words_unless_told_otherwise():
+    assert Vocabulary.build(["The the"]).encode("THE") == [4, EOS]
+    cased = Vocabulary.build(["The the the"], lowercase=False)
+    assert cased.encode("the The THE") == [4, 5, UNK, EOS]
+
+
+def test_characters():
+    vocabulary = Vocabulary.build(["ab  a", "B"], level="character")
+    assert vocabulary.tokens(range(4, len(vocabulary))) == ["a", " ", "B", "b"]
+    assert vocabulary.decode(vocabulary.encode("a  Ba")) == "a Ba"
+
+
+def test_decode_stops_at_eos_and_skips_padding():
+    vocabulary = Vocabulary.build(["le chat dort ?"], language="fr")
+    chat = vocabulary.encode("chat")[0]
+    assert vocabulary.decode([SOS, chat, PAD, UNK, EOS, chat]) == "chat <unk>"
+    assert vocabulary.tokens([SOS, chat, EOS, PAD]) == ["<sos>", "chat", "<eos>", "<pad>"]
+    assert vocabulary.decode(vocabulary.encode("le chat dort ?")) == "le chat dort ?"
+    assert vocabulary.decode([EOS]) == ""
+
+
+def test_ids_may_be_tensors():
+    import torch
+
+    vocabulary = Vocabulary.numbered(10)
+    assert vocabulary.decode(torch.tensor([4, 9, EOS])) == "w4 w9"
+    assert vocabulary.encode("w4 w9") == [4, 9, EOS]
+    assert len(vocabulary) == 10
+
+
+def test_subwords_read_back_as_text(subwords):
+    assert len(subwords) == 90
+    assert subwords.tokens([PAD, UNK, SOS, EOS]) == list(SPECIALS)
+    for text in ENGLISH + FRENCH:
+        ids = subwords.encode(text)
+        assert ids[-1] == EOS and UNK not in ids and SOS not in ids
+        assert subwords.decode([SOS, *ids, PAD, PAD]) == text
+        pieces = subwords.tokens(ids)[:-1]
+        assert pieces == subwords.tokenize(text) and pieces[0].startswith("▁")
+        assert all(piece in subwords for piece in pieces)
+    assert "nothing like this" not in subwords
+    assert subwords.decode(subwords.encode("cat ☃ dog")) == "cat <unk> dog"
+
+
+def test_subwords_are_reproducible_and_fold_case_if_told(subwords):
+    assert subwords == SubwordVocabulary.train(ENGLISH + FRENCH, size=90)
+    folded = SubwordVocabulary.train(ENGLISH + FRENCH, size=90, lowercase=True)
+    assert folded.decode(folded.encode("The Cat")) == "the cat"
+    assert folded != subwords
+
+
+def test_a_vocabulary_returns_from_its_file(tmp_path, subwords):
+    for index, vocabulary in enumerate(
+        [
+            Vocabulary.build(FRENCH, language="fr", min_count=2),
+            Vocabulary.build(FRENCH, level="character", lowercase=True),
+            subwords,
+        ]
+    ):
+        path = tmp_path / "new" / f"{index}.json"
+        vocabulary.save(path)
+        again = load_vocabulary(path)
+        assert type(again) is type(vocabulary) and again == vocabulary
+        assert (again.level, again.lowercase, again.language) == (
+            vocabulary.level,
+            vocabulary.lowercase,
+            vocabulary.language,
+        )
+        assert again.encode("Le petit chat") == vocabulary.encode("Le petit chat")
+        assert vocabulary_from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
+    assert sorted(os.listdir(tmp_path / "new")) == ["0.json", "1.json", "2.json"]
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "v.json"
+    old = Vocabulary.numbered(6)
+    old.save(path)
+    broken = Vocabulary.numbered(7)
+    monkeypatch.setattr(broken, "to_dict", lambda: {"tokens": ["a", object()]})
+    with pytest.raises(TypeError):
+        broken.save(path)
+    assert load_vocabulary(path) == old
+    assert os.listdir(tmp_path) == ["v.json"]
+
+
+def test_vocabularies_differ_where_anything_differs():
+    one = Vocabulary.build(["a b"])
+    assert one != Vocabulary.build(["a c"])
+    assert one != Vocabulary.build(["a b"], language="fr")
+    assert one != Vocabulary.build(["a b"], lowercase=False)
+    assert one != "a b"
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "bytes", "no tokens", "no model"])
+def test_damaged_files_are_refused(tmp_path, subwords, damage):
+    path = tmp_path / "v.json"
+    subwords.save(path)
+    if damage == "cut":
+        path.write_text(path.read_text()[:200])
+    elif damage == "foreign":
+        path.write_text("[1, 2]")
+    elif damage == "bytes":
+        path.write_bytes(b"\xff\xfe\x00")
+    elif damage == "no tokens":
+        path.write_text(json.dumps({**subwords.to_dict(), "level": "word"}))
+    else:
+        path.write_text(json.dumps({**subwords.to_dict(), "model": "AAAA"}))
+    with pytest.raises(ValueError, match=r"v\.json"):
+        load_vocabulary(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_vocabulary(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("kind", ["word", "subword"])
+def test_bad_text_and_ids_are_refused(subwords, kind):
+    vocabulary = subwords if kind == "subword" else Vocabulary.build(ENGLISH)
+    for text in ("", "   ", "\n"):
+        with pytest.raises(ValueError, match="empty"):
+            vocabulary.encode(text)
+    with pytest.raises(TypeError, match="list"):
+        vocabulary.encode(["a"])
+    for wrong in (-1, len(vocabulary)):
+        for read in (vocabulary.decode, vocabulary.tokens):
+            with pytest.raises(ValueError, match=f"id {wrong} .* {len(vocabulary)} tokens"):
+                read([4, wrong])
+    with pytest.raises(TypeError):
+        vocabulary.decode([4.5])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Vocabulary.build([]), "no token"),
+        (lambda: Vocabulary.build(["a"], min_count=2), "min_count=2"),
+        (lambda: Vocabulary.build(["a"], min_count=0), "min_count"),
+        (lambda: Vocabulary.build(["a"], max_size=4), "max_size"),
+        (lambda: Vocabulary.build(["a"], level="syllable"), "syllable"),
+        (lambda: Vocabulary(["a", "b", "a"]), "'a' stands twice"),
+        (lambda: Vocabulary(["<eos>"]), "'<eos>' stands twice"),
+        (lambda: Vocabulary([""]), "at least one character"),
+        (lambda: Vocabulary.numbered(4), "above 4"),
+        (lambda: SubwordVocabulary.train([]), "no sentence"),
+        (lambda: SubwordVocabulary.train(["a b"], size=4000), "4000"),
+        (lambda: SubwordVocabulary(b""), "empty"),
+    ],
+)
+def test_bad_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_one_string_is_not_a_list_of_sentences():
+    for make in (Vocabulary.build, SubwordVocabulary.train):
+        with pytest.raises(TypeError, match="list"):
+            make("the cat")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from(ENGLISH + FRENCH), min_size=1, max_size=3))
+def test_subword_text_is_the_same_whatever_sentences_are_joined(subwords, sentences):
+    text = " ".join(sentences)
+    assert subwords.decode(subwords.encode(text)) == text
