@@ -1,0 +1,331 @@
+"""From a trained model to text: greedy decoding, beam search, and `translate`.
+
+Written once over the four verbs (`models/interface.py`), for every model. The source is encoded once
+per sentence, whole batches are decoded together, a sentence that is finished leaves the batch, and
+what a sentence gets does not depend on which others stand beside it.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from s2s_helpers.data import collate
+from s2s_helpers.vocabulary import EOS, PAD, SOS
+
+
+@dataclass
+class Hypothesis:
+    """One decoded sentence.
+
+    ids: without SOS; they end with EOS if `finished`, else the length limit cut them off.
+    log_probability: natural log of p(ids | source) under the model. score: what hypotheses are ranked
+    by, log_probability / lp(length). attention: one row for each id, (target, source) or
+    (layers, heads, target, source) or None.
+    """
+
+    ids: list[int]
+    log_probability: float
+    score: float
+    attention: Tensor | None = None
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.ids) and self.ids[-1] == EOS
+
+
+def length_penalty_of(length, alpha: float):
+    """lp(Y) = (5 + |Y|)^alpha / (5 + 1)^alpha, |Y| with EOS (Wu et al. 2016, equation 14)."""
+    return ((5.0 + length) / 6.0) ** alpha
+
+
+@contextmanager
+def evaluation(model):
+    """Evaluation mode without gradients, and afterwards the mode the model was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: int | None):
+    """The mask (made where it is None) and for every row the most ids it may write, (batch,)."""
+    if source_mask is None:
+        source_mask = source != PAD
+    if source_mask.shape != source.shape or source_mask.dtype != torch.bool:
+        raise ValueError(
+            f"source_mask must be bool and shaped like source {tuple(source.shape)}, "
+            f"got {source_mask.dtype} {tuple(source_mask.shape)}"
+        )
+    if not source_mask.any(dim=1).all():
+        raise ValueError("every source row needs at least one real token")
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length must be at least 1, got {max_length}")
+    if max_length is None:
+        limits = 2 * source_mask.sum(dim=1) + 10
+    else:
+        limits = torch.full((len(source),), max_length, device=source.device)
+    if model.max_positions is not None:
+        limits = limits.clamp(max=model.max_positions)
+    return source_mask, limits
+
+
+def next_log_probabilities(logits: Tensor) -> Tensor:
+    """log p of every next token (rows, vocabulary); PAD and SOS, never written, get -inf."""
+    log_probabilities = logits.log_softmax(dim=-1)
+    log_probabilities[:, [PAD, SOS]] = float("-inf")
+    return log_probabilities
+
+
+def greedy_decode(model, source: Tensor, source_mask=None, max_length=None) -> list[Hypothesis]:
+    """Take the most probable token at every step, for all rows of `source` (batch, source) at once.
+
+    `max_length` bounds the ids of a hypothesis; without it a row of n tokens gets 2 n + 10. Returns
+    a hypothesis for every row; its score is its log-probability.
+    """
+    source_mask, limits = check_source(model, source, source_mask, max_length)
+    with evaluation(model):
+        memory = model.encode(source, source_mask)
+        state = model.start(memory)
+        rows = torch.arange(
+            len(source), device=source.device
+        )  # whose turn is each line of the batch
+        tokens = torch.full_like(rows, SOS)
+        results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
+        for length in range(1, int(limits.max()) + 1):
+            logits, state, attention = model.step(tokens, state, memory)
+            best, tokens = next_log_probabilities(logits).max(dim=-1)
+            values = zip(rows.tolist(), tokens.tolist(), best.tolist(), strict=True)
+            for line, (row, token, value) in enumerate(values):
+                results[row].ids.append(token)
+                results[row].log_probability += value
+                results[row].attention.append(None if attention is None else attention[line])
+            going = ((tokens != EOS) & (limits[rows] > length)).nonzero().squeeze(1)
+            if len(going) < len(rows):
+                if not len(going):
+                    break
+                rows, tokens = rows[going], tokens[going]
+                memory, state = memory.select(going), state.select(going)
+    for result, mask in zip(results, source_mask, strict=True):
+        result.score = result.log_probability
+        result.attention = stack_attention(result.attention, int(mask.sum()))
+    return results
+
+
+def stack_attention(steps: list, source_length: int) -> Tensor | None:
+    """Attention of single steps to (target, source) or (layers, heads, target, source), without the
+    columns of padding."""
+    if not steps or steps[0] is None:
+        return None
+    return torch.stack(steps, dim=-2)[..., :source_length].clone()
+
+
+def beam_search(
+    model, source: Tensor, source_mask=None, beam_size=5, length_penalty=0.6, max_length=None,
+    n_best=1,
+) -> list[list[Hypothesis]]:  # fmt: skip
+    """Keep the `beam_size` best unfinished hypotheses of every row (Sutskever et al. 2014, section 3.2).
+
+    Hypotheses are ranked by log p / lp(length) with alpha = `length_penalty` (Wu et al. 2016). A row
+    stops only when no unfinished hypothesis can still overtake its `n_best` finished ones: its
+    log-probability can only fall, and lp can grow no further than lp(limit). So stopping early never
+    changes the result. Where nothing ends within the limit, the best unfinished ones are returned.
+
+    Returns for every row up to `n_best` hypotheses, best first. Raises ValueError for a beam_size
+    below 1, an n_best outside 1 to beam_size, a negative length_penalty, or a bad source.
+    """
+    if beam_size < 1:
+        raise ValueError(f"beam_size must be at least 1, got {beam_size}")
+    if not 1 <= n_best <= beam_size:
+        raise ValueError(f"n_best must lie between 1 and beam_size {beam_size}, got {n_best}")
+    if length_penalty < 0:
+        raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
+    source_mask, limits = check_source(model, source, source_mask, max_length)
+    with evaluation(model):
+        search = BeamSearch(model, source, source_mask, limits, beam_size, length_penalty, n_best)
+        while len(search.searching):
+            search.advance()
+    return search.results()
+
+
+class BeamSearch:
+    """A batched beam search under way; `advance` is one step of every sentence.
+
+    A sentence owns `beam_size` neighbouring lines of the batch. What the lines wrote is kept as one
+    record a step, (token, parent line, attention), and read back from its end for the winners only.
+    """
+
+    def __init__(self, model, source, source_mask, limits, beam_size, alpha, n_best):
+        self.model, self.beam_size, self.alpha, self.n_best = model, beam_size, alpha, n_best
+        self.limits, self.source_lengths = limits.tolist(), source_mask.sum(dim=1).tolist()
+        self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
+        self.history = []
+        self.searching = torch.arange(len(source), device=source.device)  # sentences not yet done
+        memory = model.encode(source, source_mask)
+        state = model.start(memory)
+        lines = self.searching.repeat_interleave(beam_size)
+        self.memory, self.state = memory.select(lines), state.select(lines)
+        self.tokens = torch.full_like(lines, SOS)
+        # All lines of a sentence begin alike: only the first may count, or the beam would hold the
+        # same hypothesis beam_size times.
+        self.scores = source.new_full((len(source), beam_size), float("-inf"), dtype=torch.float)
+        self.scores[:, 0] = 0.0
+
+    def advance(self) -> None:
+        """Extend every line by one token, keep the best, let finished sentences go."""
+        beam, step = self.beam_size, len(self.history)
+        logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
+        log_probabilities = next_log_probabilities(logits)
+        totals = self.scores[:, :, None] + log_probabilities.unflatten(0, (-1, beam))
+        # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
+        values, flat = totals.flatten(1).topk(2 * beam, dim=1)
+        first_lines = torch.arange(0, len(logits), beam, device=logits.device)[:, None]
+        parents = first_lines + flat // logits.shape[1]  # (sentences, candidates)
+        tokens = flat % logits.shape[1]
+        ends = tokens == EOS
+        self._note(ends[:, :beam], values, parents, tokens, step)
+        # Those that go on to the front, the order among them unchanged.
+        front = ends.int().sort(dim=1, stable=True).indices[:, :beam]
+        values, parents, tokens = (x.gather(1, front) for x in (values, parents, tokens))
+        going = self._may_improve(values[:, 0].tolist(), step + 1)
+        for place, sentence in enumerate(self.searching.tolist()):
+            if place not in going and not self.best[sentence]:  # nothing ended within the limit
+                cut = torch.zeros_like(values, dtype=torch.bool)
+                cut[place] = True
+                self._note(cut, values, parents, tokens, step)
+        kept = torch.tensor(going, dtype=torch.long, device=values.device)
+        self.scores, self.searching = values[kept], self.searching[kept]
+        self.tokens, lines = tokens[kept].flatten(), parents[kept].flatten()
+        self.history.append((self.tokens, lines, attention))
+        if len(lines) < len(logits):
+            self.memory = self.memory.select(lines)
+        self.state = state.select(lines)
+
+    def _note(self, which, values, parents, tokens, step) -> None:
+        """Enter hypotheses that are over, and keep the `n_best` of their sentence."""
+        penalty = length_penalty_of(step + 1, self.alpha)
+        for place, rank in which.nonzero().tolist():
+            value = values[place, rank].item()
+            if value > float("-inf"):
+                best = self.best[self.searching[place]]
+                end = (int(parents[place, rank]), int(tokens[place, rank]))
+                best.append((value / penalty, value, step, *end))
+                best.sort(key=lambda entry: -entry[0])
+                del best[self.n_best :]
+
+    def _may_improve(self, live_scores: list[float], length: int) -> list[int]:
+        """Places of the sentences whose best unfinished hypothesis may still come out ahead."""
+        going = []
+        for place, sentence in enumerate(self.searching.tolist()):
+            best, limit = self.best[sentence], self.limits[sentence]
+            bound = live_scores[place] / length_penalty_of(limit, self.alpha)
+            enough = len(best) == self.n_best and best[-1][0] >= bound
+            if length < limit and bound > float("-inf") and not enough:
+                going.append(place)
+        return going
+
+    def results(self) -> list[list[Hypothesis]]:
+        """The best hypotheses of every sentence, read back through the history."""
+        records = [(tokens.tolist(), parents.tolist()) for tokens, parents, _ in self.history]
+        return [
+            [self._read_back(records, *entry, length) for entry in best]
+            for best, length in zip(self.best, self.source_lengths, strict=True)
+        ]
+
+    def _read_back(self, records, score, log_probability, step, line, token, source_length):
+        ids, looks = [token], [self._look(step, line)]
+        for earlier in range(step - 1, -1, -1):
+            tokens, parents = records[earlier]
+            ids.append(tokens[line])
+            line = parents[line]
+            looks.append(self._look(earlier, line))
+        attention = stack_attention(looks[::-1], source_length)
+        return Hypothesis(ids[::-1], log_probability, score, attention)
+
+    def _look(self, step: int, line: int):
+        attention = self.history[step][2]
+        return None if attention is None else attention[line]
+
+
+@dataclass
+class Translation:
+    """A translated sentence: text, score (see `Hypothesis`), and who looked where.
+
+    source_tokens and tokens are what the model read and wrote, "<eos>" included. attention is
+    (target, source), or (layers, heads, target, source) for a transformer, or None.
+    """
+
+    text: str
+    score: float
+    source_tokens: list[str]
+    tokens: list[str]
+    attention: Tensor | None = None
+
+    def attention_matrix(self) -> Tensor:
+        """Attention (target, source): for a transformer the mean over its layers and heads."""
+        if self.attention is None:
+            raise ValueError("this model has no attention to show")
+        return self.attention if self.attention.dim() == 2 else self.attention.mean(dim=(0, 1))
+
+
+def translate(
+    model, sentences, beam_size=1, length_penalty=0.6, batch_size=64, max_length=None
+) -> list[Translation]:
+    """Translate texts, in their order, with the model's own vocabularies.
+
+    beam_size 1 is greedy decoding. Sentences are sorted by length, so that batches hold little
+    padding, and given back in the caller's order. Raises TypeError for a single string, ValueError
+    for an empty sentence or one longer than the model's positions, naming which.
+    """
+    if isinstance(sentences, str):
+        raise TypeError("sentences must be a list of texts; for one text write [text]")
+    if beam_size < 1:
+        raise ValueError(f"beam_size must be at least 1, got {beam_size}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    encoded = [encode_source(model, number, text) for number, text in enumerate(sentences)]
+    device = next(model.parameters()).device
+    by_length = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
+    results: list = [None] * len(encoded)
+    for first in range(0, len(by_length), batch_size):
+        numbers = by_length[first : first + batch_size]
+        batch = collate([(encoded[n], None) for n in numbers]).to(device)
+        if beam_size == 1:
+            found = greedy_decode(model, batch.source, batch.source_mask, max_length)
+        else:
+            found = beam_search(
+                model, batch.source, batch.source_mask, beam_size, length_penalty, max_length
+            )
+            found = [hypotheses[0] for hypotheses in found]
+        for number, hypothesis in zip(numbers, found, strict=True):
+            results[number] = as_translation(model, encoded[number], hypothesis)
+    return results
+
+
+def encode_source(model, number: int, text: str) -> list[int]:
+    """The ids of sentence `number`, with errors that say which sentence is at fault."""
+    try:
+        ids = model.source_vocabulary.encode(text)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"sentence {number}, {text!r}: {error}") from None
+    if model.max_positions is not None and len(ids) > model.max_positions:
+        raise ValueError(
+            f"sentence {number} has {len(ids)} tokens, but the model has only "
+            f"{model.max_positions} positions"
+        )
+    return ids
+
+
+def as_translation(model, source_ids: list[int], hypothesis: Hypothesis) -> Translation:
+    """A hypothesis as text and tokens."""
+    return Translation(
+        text=model.target_vocabulary.decode(hypothesis.ids),
+        score=hypothesis.score,
+        source_tokens=model.source_vocabulary.tokens(source_ids),
+        tokens=model.target_vocabulary.tokens(hypothesis.ids),
+        attention=hypothesis.attention,
+    )

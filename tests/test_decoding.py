@@ -1,0 +1,344 @@
+"""Greedy decoding and beam search against brute force and plain loops, for every kind of model."""
+
+import itertools
+
+import pytest
+import torch
+
+from s2s_helpers.data import Batch, collate
+from s2s_helpers.decoding import (
+    beam_search,
+    evaluation,
+    greedy_decode,
+    length_penalty_of,
+    translate,
+)
+from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
+
+SOURCE, TINY = Vocabulary.numbered(12), Vocabulary.numbered(7)
+RNN = dict(embedding=6, hidden=8)
+KINDS = {
+    "rnn": lambda target: Seq2Seq(SOURCE, target, **RNN),
+    "bahdanau": lambda target: AttentionSeq2Seq(SOURCE, target, **RNN),
+    "luong": lambda target: AttentionSeq2Seq(SOURCE, target, attention="luong", layers=2, **RNN),
+    "transformer": lambda target: TransformerSeq2Seq(
+        SOURCE, target, width=8, heads=2, layers=2, feedforward=12
+    ),
+}
+
+
+def build(kind, target=TINY, seed=0, sharpness=3.0, ending=1.0):
+    """A random model whose choices differ from step to step, and which ends now and then."""
+    torch.manual_seed(seed)
+    model = KINDS[kind](target)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name and parameter.dim() > 1:
+            parameter.data.mul_(sharpness)
+    output = model.output if kind == "transformer" else model.decoder.output
+    output.bias.data[EOS] += ending
+    return model.eval()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def sentences(rows=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [1 + int(torch.randint(0, 7, (), generator=generator)) for _ in range(rows)]
+    return [
+        [*torch.randint(4, len(SOURCE), (n,), generator=generator).tolist(), EOS] for n in lengths
+    ]
+
+
+def padded(rows):
+    return collate([(ids, None) for ids in rows])
+
+
+def log_probability(model, source_ids, target_ids):
+    """log p(target | source) from the teacher-forced forward pass alone."""
+    source = torch.tensor([source_ids])
+    target = torch.tensor([[SOS, *target_ids]])
+    with evaluation(model):
+        logits, _ = model(Batch(source, source != PAD, target))
+    steps = logits[0].double().log_softmax(-1)
+    return float(sum(steps[i, token] for i, token in enumerate(target_ids)))
+
+
+def all_targets(vocabulary, max_length):
+    """Every id sequence that ends in its only EOS within max_length."""
+    words = [i for i in range(len(vocabulary)) if i not in (PAD, SOS, EOS)]
+    for length in range(max_length):
+        for start in itertools.product(words, repeat=length):
+            yield [*start, EOS]
+
+
+def brute_force(model, source_ids, alpha, max_length):
+    scored = [
+        (log_probability(model, source_ids, ids) / length_penalty_of(len(ids), alpha), ids)
+        for ids in all_targets(model.target_vocabulary, max_length)
+    ]
+    return sorted(scored, reverse=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_a_wide_beam_equals_brute_force(kind, alpha):
+    model = build(kind, seed=3)
+    rows = sentences(3)
+    batch = padded(rows)
+    found = beam_search(
+        model, batch.source, batch.source_mask, beam_size=300, length_penalty=alpha,
+        max_length=4, n_best=4,
+    )  # fmt: skip
+    for source_ids, hypotheses in zip(rows, found, strict=True):
+        expected = brute_force(model, source_ids, alpha, max_length=4)[:4]
+        assert [h.ids for h in hypotheses] == [ids for _, ids in expected]
+        for hypothesis, (score, _) in zip(hypotheses, expected, strict=True):
+            assert hypothesis.score == pytest.approx(score, abs=1e-4)
+
+
+def reference_beam_search(model, source_ids, beam_size, alpha, max_length):
+    """Beam search as a plain loop over one sentence that always runs to the limit."""
+    live, finished = [(0.0, [])], []
+    for length in range(1, max_length + 1):
+        candidates = []
+        for total, ids in live:
+            for token in range(len(model.target_vocabulary)):
+                if token not in (PAD, SOS):
+                    new = [*ids, token]
+                    candidates.append((total + next_step(model, source_ids, ids)[token], new))
+        candidates.sort(key=lambda c: -c[0])
+        for rank, (total, ids) in enumerate(candidates[: 2 * beam_size]):
+            if ids[-1] == EOS and rank < beam_size:
+                finished.append((total / length_penalty_of(length, alpha), ids))
+        live = [c for c in candidates[: 2 * beam_size] if c[1][-1] != EOS][:beam_size]
+    return max(finished) if finished else None
+
+
+def next_step(model, source_ids, ids, cache={}):  # noqa: B006
+    key = (model, tuple(source_ids), tuple(ids))
+    if key not in cache:
+        source = torch.tensor([source_ids])
+        target = torch.tensor([[SOS, *ids, EOS]])
+        with evaluation(model):
+            logits, _ = model(Batch(source, source != PAD, target))
+        cache[key] = logits[0, len(ids)].log_softmax(-1).tolist()
+    return cache[key]
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 3])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_narrow_beam_equals_a_plain_loop_without_early_stop(kind, beam_size, alpha):
+    model = build(kind, seed=5, ending=2.0)
+    rows = sentences(5)
+    batch = padded(rows)
+    found = beam_search(model, batch.source, batch.source_mask, beam_size, alpha, max_length=6)
+    compared = 0
+    for source_ids, hypotheses in zip(rows, found, strict=True):
+        expected = reference_beam_search(model, source_ids, beam_size, alpha, max_length=6)
+        if expected:
+            compared += 1
+            assert hypotheses[0].ids == expected[1]
+            assert hypotheses[0].score == pytest.approx(expected[0], abs=1e-4)
+        else:
+            assert not hypotheses[0].finished
+    assert compared >= 2, "the models of this test end too rarely to test anything"
+
+
+def test_the_first_finished_hypothesis_does_not_end_the_search():
+    """Under a strong length penalty the best translation is often not the first to end."""
+    later = 0
+    for seed in range(6):
+        model = build("luong", seed=seed)
+        batch = padded(sentences(8, seed))
+        search = dict(beam_size=4, max_length=10)
+        plain = beam_search(model, batch.source, batch.source_mask, length_penalty=0.0, **search)
+        long = beam_search(model, batch.source, batch.source_mask, length_penalty=3.0, **search)
+        for short, penalised in zip(plain, long, strict=True):
+            later += len(penalised[0].ids) > len(short[0].ids)
+            rescored = short[0].log_probability / length_penalty_of(len(short[0].ids), 3.0)
+            if short[0].finished and penalised[0].finished:
+                assert penalised[0].score >= rescored - 1e-5
+    assert later >= 3
+
+
+def test_beam_of_one_is_greedy(kind):
+    model = build(kind)
+    batch = padded(sentences())
+    greedy = greedy_decode(model, batch.source, batch.source_mask)
+    # With a length penalty a beam of one may still prefer to go on where greedy ends.
+    beams = beam_search(model, batch.source, batch.source_mask, beam_size=1, length_penalty=0)
+    assert [h.ids for h in greedy] == [b[0].ids for b in beams]
+    assert any(h.finished for h in greedy)
+
+
+def test_greedy_takes_the_best_token_of_forward_at_every_step(kind):
+    model = build(kind, seed=1)
+    for source_ids, hypothesis in zip(
+        sentences(), greedy_decode(model, padded(sentences()).source), strict=True
+    ):
+        for place, token in enumerate(hypothesis.ids):
+            steps = next_step(model, source_ids, hypothesis.ids[:place])
+            allowed = [v if i not in (PAD, SOS) else -1e9 for i, v in enumerate(steps)]
+            assert token == max(range(len(allowed)), key=allowed.__getitem__)
+
+
+def test_log_probabilities_are_the_models_own(kind):
+    model = build(kind)
+    rows = sentences()
+    batch = padded(rows)
+    greedy = greedy_decode(model, batch.source, batch.source_mask)
+    beams = beam_search(model, batch.source, batch.source_mask, beam_size=3, n_best=3)
+    for source_ids, one, several in zip(rows, greedy, beams, strict=True):
+        for hypothesis in [one, *several]:
+            expected = log_probability(model, source_ids, hypothesis.ids)
+            assert hypothesis.log_probability == pytest.approx(expected, abs=1e-4)
+        for hypothesis in several:
+            penalty = length_penalty_of(len(hypothesis.ids), 0.6)
+            assert hypothesis.score == pytest.approx(hypothesis.log_probability / penalty)
+
+
+def test_length_penalty_is_the_papers():
+    assert length_penalty_of(1, 0.6) == 1.0
+    assert length_penalty_of(7, 1.0) == 2.0
+    assert length_penalty_of(20, 0.0) == 1.0
+    assert length_penalty_of(13, 0.5) == pytest.approx(3**0.5)
+
+
+def test_n_best_are_distinct_and_sorted(kind):
+    model = build(kind, seed=2)
+    batch = padded(sentences())
+    for hypotheses in beam_search(model, batch.source, beam_size=5, n_best=5):
+        ids = [tuple(h.ids) for h in hypotheses]
+        assert len(set(ids)) == len(ids) >= 1
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert not any(EOS in h.ids[:-1] or PAD in h.ids or SOS in h.ids for h in hypotheses)
+
+
+def test_a_result_does_not_depend_on_its_batch(kind):
+    model = build(kind, seed=4)
+    rows = sentences(9)
+    batch = padded(rows)
+    together = [h[0] for h in beam_search(model, batch.source, batch.source_mask, beam_size=3)]
+    greedy = greedy_decode(model, batch.source, batch.source_mask)
+    for row, ids in enumerate(rows):
+        alone = padded([ids]).source
+        for other, one in (
+            (together[row], beam_search(model, alone, beam_size=3)[0][0]),
+            (greedy[row], greedy_decode(model, alone)[0]),
+        ):
+            assert one.ids == other.ids
+            assert one.score == pytest.approx(other.score, abs=1e-4)
+            if one.attention is not None:
+                torch.testing.assert_close(one.attention, other.attention, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_belongs_to_the_hypothesis(kind):
+    """The rows a beam hands back equal those of the teacher-forced pass over the same ids."""
+    model = build(kind, seed=6)
+    rows = sentences()
+    batch = padded(rows)
+    found = beam_search(model, batch.source, batch.source_mask, beam_size=4, n_best=2)
+    greedy = greedy_decode(model, batch.source, batch.source_mask)
+    for source_ids, several, one in zip(rows, found, greedy, strict=True):
+        for hypothesis in [*several, one]:
+            source = torch.tensor([source_ids])
+            target = torch.tensor([[SOS, *hypothesis.ids]])
+            with evaluation(model):
+                _, expected = model(Batch(source, source != PAD, target))
+            if expected is None:
+                assert hypothesis.attention is None
+            else:
+                torch.testing.assert_close(
+                    hypothesis.attention, expected[0].clone(), atol=1e-5, rtol=1e-4
+                )
+
+
+def test_the_limit_holds(kind):
+    model = build(kind, ending=-1.0)
+    batch = padded(sentences())
+    for found in (
+        greedy_decode(model, batch.source, max_length=3),
+        [h[0] for h in beam_search(model, batch.source, beam_size=2, max_length=3)],
+    ):
+        assert all(1 <= len(h.ids) <= 3 for h in found)
+        assert any(not h.finished for h in found)
+    for row, hypothesis in enumerate(greedy_decode(model, batch.source)):
+        assert len(hypothesis.ids) <= 2 * int(batch.source_mask[row].sum()) + 10
+
+
+def test_decoding_evaluates_and_puts_training_mode_back(kind):
+    model = build(kind).train()
+    batch = padded(sentences())
+    first = greedy_decode(model, batch.source)
+    assert model.training
+    assert [h.ids for h in greedy_decode(model, batch.source)] == [h.ids for h in first]
+    assert [h.ids for h in greedy_decode(model.eval(), batch.source)] == [h.ids for h in first]
+    beams = beam_search(model.train(), batch.source, beam_size=2)
+    again = beam_search(model.eval(), batch.source, beam_size=2)
+    assert [h[0].ids for h in beams] == [h[0].ids for h in again]
+
+
+def test_the_source_is_encoded_once(kind, monkeypatch):
+    model, calls = build(kind), []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda *a: calls.append(len(a[0])) or encode(*a))
+    batch = padded(sentences())
+    beam_search(model, batch.source, batch.source_mask, beam_size=4)
+    greedy_decode(model, batch.source, batch.source_mask)
+    assert calls == [7, 7], "once a sentence, not once a beam or a step"
+
+
+def test_finished_sentences_leave_the_batch(kind, monkeypatch):
+    model, sizes = build(kind), []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda *a: sizes.append(len(a[0])) or step(*a))
+    greedy = greedy_decode(model, padded(sentences()).source)
+    assert sum(sizes) == sum(len(h.ids) for h in greedy)
+
+
+def test_translate_keeps_the_callers_order(kind):
+    model = build(kind)
+    texts = ["w4 w5 w6 w7 w8", "w9", "w5 w5", "w10 w11 w4", "w9"]
+    together = translate(model, texts, batch_size=2, beam_size=3)
+    alone = [translate(model, [text], beam_size=3)[0] for text in texts]
+    assert [t.text for t in together] == [t.text for t in alone]
+    assert together[1].text == together[4].text
+    assert together[0].source_tokens == ["w4", "w5", "w6", "w7", "w8", "<eos>"]
+    assert translate(model, []) == []
+    for t in together:
+        if t.attention is None:
+            with pytest.raises(ValueError, match="no attention"):
+                t.attention_matrix()
+        else:
+            matrix = t.attention_matrix()
+            assert matrix.shape == (len(t.tokens), len(t.source_tokens))
+            torch.testing.assert_close(matrix.sum(-1), torch.ones(len(t.tokens)))
+
+
+def test_bad_input_is_named():
+    model = build("transformer")
+    source = torch.tensor([[4, 5, EOS]])
+    for wrong, complaint in (
+        (dict(beam_size=0), "beam_size must be at least 1"),
+        (dict(beam_size=2, n_best=3), "n_best must lie between 1 and beam_size 2"),
+        (dict(length_penalty=-1), "length_penalty must not be negative"),
+        (dict(max_length=0), "max_length must be at least 1"),
+        (dict(source_mask=torch.ones(1, 2).bool()), "source_mask must be bool and shaped like"),
+        (dict(source_mask=torch.zeros(1, 3).bool()), "at least one real token"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            beam_search(model, source, **wrong)
+    with pytest.raises(ValueError, match="source id 12 is outside"):
+        greedy_decode(model, torch.tensor([[12]]))
+    with pytest.raises(ValueError, match="sentence 1, '  '"):
+        translate(model, ["w4", "  "])
+    with pytest.raises(ValueError, match="sentence 0 has 301 tokens"):
+        translate(model, ["w4 " * 300])
+    with pytest.raises(TypeError, match="list of texts"):
+        translate(model, "w4 w5")
+    with pytest.raises(ValueError, match="beam_size"):
+        translate(model, ["w4"], beam_size=0)
