@@ -1,4 +1,4 @@
-"""Functions of the step: factors for the learning rate, probabilities for teacher forcing.
+"""Functions of the step: factors for the learning rate, shares of teacher forcing.
 
 Each function here returns a function of one number, the optimiser step. Learning-rate schedules are
 asked for steps 1, 2, 3, ...; teacher-forcing schedules for i = 0, 1, 2, ..., as in their paper.
@@ -6,6 +6,8 @@ asked for steps 1, 2, 3, ...; teacher-forcing schedules for i = 0, 1, 2, ..., as
 
 import math
 from collections.abc import Callable
+
+from treadmill import Callback
 
 Schedule = Callable[[int], float]
 
@@ -75,3 +77,25 @@ def inverse_sigmoid(k: float) -> Schedule:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     return lambda i: k / (k + math.exp(min(i / k, 700.0)))  # exp overflows beyond 709
+
+
+class TeacherForcing(Callback):
+    """Set `model.teacher_forcing` before every batch to schedule(optimiser steps done).
+
+    With a falling schedule this is scheduled sampling (Bengio et al. 2015): the decoder learns to
+    go on from its own tokens. The model gets its old value back after the training.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self.schedule = schedule
+
+    def on_train_start(self, trainer, **kwargs):
+        if not hasattr(trainer.model, "teacher_forcing"):
+            raise TypeError(f"a {type(trainer.model).__name__} has no attribute teacher_forcing")
+        self.before = trainer.model.teacher_forcing
+
+    def on_batch_start(self, trainer, batch_idx, **kwargs):
+        trainer.model.teacher_forcing = self.schedule(trainer.step)
+
+    def on_train_end(self, trainer, **kwargs):
+        trainer.model.teacher_forcing = self.before

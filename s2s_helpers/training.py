@@ -18,14 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 from treadmill import Callback, EarlyStopping, OptimizerConfig, Trainer, TrainingConfig
 from treadmill.callbacks import GradientClipping
 
+from s2s_helpers import checkpoint
 from s2s_helpers.loss import Seq2SeqLoss
-from s2s_helpers.models import Seq2SeqModel, model_to_dict, save_file
+from s2s_helpers.metrics import perplexity
+from s2s_helpers.models import save_file
 from s2s_helpers.schedules import (
     Schedule,
+    TeacherForcing,
     constant,
     exponential,
     inverse_sigmoid,
@@ -48,12 +52,6 @@ __all__ = [
     "set_seed",
     "training_config",
 ]
-
-# What Treadmill's callbacks remember from one epoch to the next.
-CALLBACK_STATE = (
-    *("best_value", "wait", "stopped_epoch"),
-    *("best_model_path", "epochs_since_last_save", "lr_history", "metrics_history"),
-)
 
 
 def set_seed(seed: int) -> None:
@@ -120,40 +118,17 @@ class History:
         return asdict(self)
 
 
-class TeacherForcing(Callback):
-    """Set `model.teacher_forcing` before every batch to schedule(optimiser steps done).
-
-    With a falling schedule this is scheduled sampling (Bengio et al. 2015): the decoder learns to
-    go on from its own tokens. The model gets its old value back after the training.
-    """
-
-    def __init__(self, schedule: Schedule):
-        self.schedule = schedule
-
-    def on_train_start(self, trainer, **kwargs):
-        if not hasattr(trainer.model, "teacher_forcing"):
-            raise TypeError(f"a {type(trainer.model).__name__} has no attribute teacher_forcing")
-        self.before = trainer.model.teacher_forcing
-
-    def on_batch_start(self, trainer, batch_idx, **kwargs):
-        trainer.model.teacher_forcing = self.schedule(trainer.step)
-
-    def on_train_end(self, trainer, **kwargs):
-        trainer.model.teacher_forcing = self.before
-
-
 class Seq2SeqTrainer(Trainer):
     """Treadmill's Trainer for models whose forward(batch) returns (logits, attention).
 
     loss: a `Seq2SeqLoss`, or any function (logits, targets) -> mean over real tokens.
     metrics: {name: function}, each (logits, targets) -> mean over the real tokens of one batch;
     computed on validation only. schedule: optimiser step (from 1) -> factor of the learning rate.
-    ema: decay of an exponential average of the weights, such as 0.995; if given, the averaged
-    weights are validated, kept as best, and left in the model at the end. monitor: what "best" and
-    patience look at, by Treadmill's names ("loss" of the training; "val_loss", "val_perplexity",
-    "val_" + a metric's name; default "val_loss", or "loss" without validation). mode: "min" or
-    "max"; default "min" for loss and perplexity, else "max". seed: set when `fit` starts, so
-    dropout is a function of it; None leaves the generators alone.
+    ema: decay of a running average of the weights, such as 0.995; the averaged weights are the ones
+    that are validated, kept as best, and in the model at the end. monitor: what "best" and patience
+    look at, by Treadmill's names ("loss" of the training; "val_loss", "val_perplexity", "val_" + a
+    metric's name; default "val_loss", or "loss" without validation). mode: "min" or "max"; default
+    "min" for loss and perplexity, else "max". seed: set when `fit` starts; None: leave it alone.
     """
 
     def __init__(
@@ -180,25 +155,22 @@ class Seq2SeqTrainer(Trainer):
             raise ValueError("give either schedule (by step) or config.scheduler (by epoch)")
         if ema is not None and not 0 < ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1, such as 0.995, got {ema}")
+        if mode not in (None, "min", "max"):
+            raise ValueError(f'mode is "min" or "max", got {mode!r}')
         if clash := {"loss", "perplexity"} & set(metrics or ()):
             raise ValueError(f"metric names that are already taken: {sorted(clash)}")
         self.schedule, self.ema, self.seed = schedule, ema, seed
         self.monitor = monitor or ("loss" if validation_loader is None else "val_loss")
         lower = self.monitor.endswith(("loss", "perplexity"))
         self.mode = mode or ("min" if lower else "max")
-        super().__init__(
-            *(model, config, train_loader, validation_loader),
-            *(loss or Seq2SeqLoss(), metrics, callbacks),
-        )
+        loss = Seq2SeqLoss() if loss is None else loss
+        super().__init__(model, config, train_loader, validation_loader, loss, metrics, callbacks)
         self._history = History()
         self.step = 0  # optimiser steps done
         self.best_value = math.inf if self.mode == "min" else -math.inf
         self._best_weights = None
-        self._average = None  # the averaged weights while fit runs; swapped in for validation
-        self._swapped = False
-        self._started = False
-        self._group_loss, self._group_tokens = 0.0, 0  # since the last optimiser step
-        self._bar = None
+        self._average = None  # the averaged weights, or while these are in the model, the model's
+        self._swapped = self._started = False
         self._check_names()
 
     # Set-up, called by Treadmill's constructor
@@ -208,10 +180,7 @@ class Seq2SeqTrainer(Trainer):
         super()._setup_scheduler()
         if self.schedule is not None:
             factor = self.schedule
-            self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self.optimizer,
-                lambda done: factor(done + 1),
-            )
+            self.scheduler = LambdaLR(self.optimizer, lambda done: factor(done + 1))
 
     def _setup_callbacks(self, callbacks):
         # Treadmill adds to the caller's list, prints, and adds a ModelCheckpoint that pickles the
@@ -221,8 +190,7 @@ class Seq2SeqTrainer(Trainer):
         if patience is not None:
             if patience < 1:
                 raise ValueError(f"patience must be at least 1, got {patience}")
-            stopping = EarlyStopping(self.monitor, patience, self.mode, verbose=False)
-            self.callbacks.append(stopping)
+            self.callbacks.append(EarlyStopping(self.monitor, patience, self.mode, verbose=False))
 
     def _resume_from_checkpoint(self):
         """Nothing at construction: `fit` resumes, when all the state to fill is there."""
@@ -232,20 +200,17 @@ class Seq2SeqTrainer(Trainer):
         names = ["loss"]
         if self.val_dataloader is not None:
             names += [f"val_{name}" for name in ("loss", "perplexity", *self.metric_fns)]
-        watched = [callback.monitor for callback in self.callbacks if hasattr(callback, "monitor")]
-        for name in (self.monitor, *watched):
-            if name not in names:
-                raise ValueError(f"no metric is called {name!r}; there are: {', '.join(names)}")
+        for watcher in (self, *self.callbacks):
+            if getattr(watcher, "monitor", "loss") not in names:
+                raise ValueError(f"no metric {watcher.monitor!r}; there are: {', '.join(names)}")
 
     def _call_callbacks(self, event: str, **kwargs):
         for callback in self.callbacks:
             if event == "on_batch_end" and isinstance(callback, GradientClipping):
                 continue  # after the step is too late to clip: `_optimizer_step` does it
-            if (
-                event == "on_epoch_end"
-                and getattr(callback, "monitor", "loss") not in kwargs["metrics"]
-            ):
-                continue  # an epoch without validation: ModelCheckpoint would read 0.0
+            watched = getattr(callback, "monitor", "loss")
+            if event == "on_epoch_end" and watched not in kwargs["metrics"]:
+                continue  # an epoch without validation, where ModelCheckpoint would read 0.0
             if method := getattr(callback, event, None):
                 method(self, **kwargs)
 
@@ -260,11 +225,12 @@ class Seq2SeqTrainer(Trainer):
         ends with the same weights to the bit as a run never stopped; an epoch that was cut off is
         repeated. config.epochs counts from the very start.
 
-        If there is validation, the model ends with the best weights, with restore_best=False with
-        the last ones. Interrupting it (Ctrl-C, the stop button) does the same at once.
+        If there is validation, the model ends with the best weights, or with restore_best=False
+        the last ones. Interrupting it (Ctrl-C, the stop button) ends it so at once.
 
         Raises FloatingPointError where loss or gradient is not finite.
         """
+        # Treadmill's own prints panels and a report that differ from run to run.
         resume = self.config.resume_training if resume is None else resume
         if resume and self.config.checkpoint_dir is None:
             raise ValueError("to resume, the config needs the checkpoint_dir of the earlier run")
@@ -281,7 +247,8 @@ class Seq2SeqTrainer(Trainer):
             if self.ema is not None:
                 self._average = [p.detach().clone() for p in self.model.parameters()]
             self.save_checkpoint()  # so that even the first epoch can be repeated
-        self._start_bar()
+        self.history.stopped = None
+        self._bar = self._progress_bar()
         try:
             for epoch in range(self.start_epoch, self.config.epochs):
                 if self.stop_training:
@@ -295,25 +262,22 @@ class Seq2SeqTrainer(Trainer):
                 self._swap()
                 self._average, self._swapped = None, False
             self._call_callbacks("on_train_end")
-        if self.stop_training:
-            self.history.stopped = "early"
         best = restore_best and self.val_dataloader is not None and self._best_weights is not None
         if best:
             self.load_best()
-        if self.history.stopped == "interrupted":
-            kept = (
-                f"the best weights, of epoch {self.history.best_epoch}" if best else "its weights"
-            )
-            print(
-                f"Interrupted in epoch {self.current_epoch + 1}, after {self.step} steps; "
-                f"the model has {kept}."
-            )
+        if self.history.stopped:
+            kept = f"the best weights (epoch {self.history.best_epoch})" if best else "its weights"
+            where = f"epoch {self.current_epoch + 1}, after {self.step} steps"
+            print(f"Interrupted in {where}; the model has {kept}.")
+        elif self.stop_training:
+            self.history.stopped = "early"
         return self.history
 
-    train = fit  # Treadmill's train prints panels and a report that differ from run to run
+    train = fit
 
     def _fit_epoch(self, epoch: int) -> None:
         self.current_epoch, started = epoch, time.perf_counter()
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self.config.epochs}")
         self._call_callbacks("on_epoch_start", epoch=epoch)
         metrics = self._train_epoch(epoch)
         record = {"epoch": epoch + 1, "train_loss": metrics["loss"]}
@@ -322,12 +286,13 @@ class Seq2SeqTrainer(Trainer):
                 validation = self._validate_epoch(epoch)
                 metrics |= {f"val_{name}": value for name, value in validation.items()}
                 record |= {"validation_loss": validation.pop("loss"), **validation}
-            record["seconds"] = time.perf_counter() - started
-            self.history.epochs.append(record)
+            if "validation_loss" in record:
+                self._bar.set_postfix_str(f"validation loss {record['validation_loss']:.3f}")
+            self.history.epochs.append(record | {"seconds": time.perf_counter() - started})
             self._keep_if_best(metrics)
             self._call_callbacks("on_epoch_end", epoch=epoch, metrics=metrics)
         if self.schedule is None and self.scheduler is not None:
-            plateau = isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+            plateau = isinstance(self.scheduler, ReduceLROnPlateau)
             self.scheduler.step(*[metrics.get("val_loss", metrics["loss"])] if plateau else [])
         self.start_epoch = epoch + 1
         self.save_checkpoint()
@@ -345,7 +310,10 @@ class Seq2SeqTrainer(Trainer):
             metrics = self._train_step(batch, batch_idx)
             total, tokens = total + metrics["loss"] * metrics["tokens"], tokens + metrics["tokens"]
             self._call_callbacks("on_batch_end", batch_idx=batch_idx, metrics=metrics)
-            self._advance_bar(metrics["loss"], tokens / (time.perf_counter() - started))
+            if not self._bar.disable:
+                speed = f"{tokens / (time.perf_counter() - started):,.0f} tokens/s"
+                self._bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed}", refresh=False)
+                self._bar.update()
         if self._group_tokens:
             self._optimizer_step()
         if not tokens:
@@ -372,16 +340,15 @@ class Seq2SeqTrainer(Trainer):
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         torch._foreach_mul_([p.grad for p in parameters], 1 / self._group_tokens)
         norm = clip_grad_norm_(parameters, self.config.grad_clip_norm or math.inf).item()
+        self._check_finite("norm of the gradient", norm)
         for callback in self.callbacks:
             if isinstance(callback, GradientClipping):
                 clip_grad_norm_(parameters, callback.max_norm, callback.norm_type)
-        self._check_finite("norm of the gradient", norm)
-        lr = self.optimizer.param_groups[0]["lr"]
+        loss, lr = self._group_loss / self._group_tokens, self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         if self.schedule is not None:
             self.scheduler.step()
         self.step += 1
-        loss = self._group_loss / self._group_tokens
         self.history.steps.append({"step": self.step, "loss": loss, "lr": lr, "grad_norm": norm})
         self._group_loss, self._group_tokens = 0.0, 0
         if self._average is not None:
@@ -410,9 +377,9 @@ class Seq2SeqTrainer(Trainer):
             if hasattr(self.loss_fn, "total"):
                 total, tokens = self.loss_fn.total(logits, targets)
             else:
-                tokens = int((targets != PAD).sum())
+                tokens = (targets != PAD).sum().item()
                 total = self.loss_fn(logits, targets) * tokens
-        return total, int(tokens), logits, targets
+        return total, tokens, logits, targets
 
     # Evaluation
 
@@ -423,8 +390,7 @@ class Seq2SeqTrainer(Trainer):
         # Treadmill has no evaluate; its metrics turn an error into 0.0 and see 100 batches.
         was_training = self.model.training
         self.model.eval()
-        sums = dict.fromkeys(("loss", "perplexity", *self.metric_fns), 0.0)
-        tokens = 0
+        sums, tokens = dict.fromkeys(("loss", "perplexity", *self.metric_fns), 0.0), 0
         try:
             with self.averaged_weights():
                 for batch in loader:
@@ -441,8 +407,7 @@ class Seq2SeqTrainer(Trainer):
         if not tokens:
             raise ValueError("the loader has no batches to evaluate")
         means = {name: value / tokens for name, value in sums.items()}
-        means["perplexity"] = math.exp(min(means["perplexity"], 700.0))  # exp overflows beyond 709
-        return means
+        return means | {"perplexity": perplexity(means["perplexity"])}
 
     def _validate_epoch(self, epoch: int) -> dict[str, float]:
         self._call_callbacks("on_validation_start")
@@ -450,19 +415,19 @@ class Seq2SeqTrainer(Trainer):
         self._call_callbacks("on_validation_end", metrics=metrics)
         return metrics
 
-    # Averaged and best weights
+    # Averaged and best weights, checkpoints
 
     @contextmanager
     def averaged_weights(self):
         """While inside, the model has the averaged weights, if `ema` is on and `fit` running."""
-        if self._average is None or self._swapped:
-            yield
-            return
-        self._swap()
+        swap = self._average is not None and not self._swapped
+        if swap:
+            self._swap()
         try:
             yield
         finally:
-            self._swap()
+            if swap:
+                self._swap()
 
     @torch.no_grad()
     def _swap(self) -> None:
@@ -479,7 +444,7 @@ class Seq2SeqTrainer(Trainer):
             weights = self.model.state_dict().items()
             self._best_weights = {name: tensor.detach().clone() for name, tensor in weights}
             if self.config.checkpoint_dir is not None:
-                save_file(self._model_dict(), self._path("best.pt"))
+                save_file(checkpoint.model_state(self.model), self._path("best.pt"))
 
     def load_best(self) -> None:
         """Put the weights of the best epoch into the model."""
@@ -487,143 +452,31 @@ class Seq2SeqTrainer(Trainer):
             raise RuntimeError("there are no best weights yet: no epoch has been completed")
         self.model.load_state_dict(self._best_weights)
 
-    # Checkpoints
-
     def _path(self, name: str) -> Path:
         return Path(self.config.checkpoint_dir) / name
 
-    def _model_dict(self) -> dict:
-        if isinstance(self.model, Seq2SeqModel):
-            return model_to_dict(self.model)  # what models.load_model reads
-        return {"class": type(self.model).__name__, "weights": self.model.state_dict()}
-
     def save_checkpoint(self, filepath=None) -> None:
         """Write all that an exact resume needs, atomically (default: last.pt in checkpoint_dir, if
-        there is one). Tensors and plain values only, so it loads with weights_only=True."""
-        # Treadmill pickles its config and every object in it.
-        if filepath is None:
-            if self.config.checkpoint_dir is None:
-                return
-            filepath = self._path("last.pt")
-        callbacks = [
-            (type(c).__name__, {k: v for k, v in vars(c).items() if k in CALLBACK_STATE})
-            for c in self.callbacks
-        ]
-        checkpoint = {
-            "model": self._model_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler and self.scheduler.state_dict(),
-            "average": self._average,
-            "epoch": self.start_epoch,
-            "step": self.step,
-            "random": _random_state(self.train_dataloader),
-            "history": self.history.to_dict(),
-            "callbacks": callbacks,
-            "best_value": self.best_value,
-        }
-        save_file(checkpoint, filepath)
+        there is one). Treadmill's own pickles the config and every object in it."""
+        if filepath or self.config.checkpoint_dir is not None:
+            save_file(checkpoint.training_state(self), filepath or self._path("last.pt"))
 
     def load_checkpoint(self, filepath) -> None:
-        """Take up the state that `save_checkpoint` wrote, best.pt beside it included.
+        """Take up what `save_checkpoint` wrote, with best.pt beside it.
 
         Raises FileNotFoundError, or ValueError where the file is broken or of another model.
         """
-        path = Path(filepath)
-        saved = _load(path)
-        self._check_same(path, saved)
-        self.model.load_state_dict(saved["model"]["weights"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(saved["scheduler"])
-        if saved["average"] is not None:
-            self._average = [tensor.to(self.device) for tensor in saved["average"]]
-        self.start_epoch, self.step = saved["epoch"], saved["step"]
-        self._history = History(**saved["history"] | {"stopped": None})
-        self.best_value = saved["best_value"]
-        if self.history.best_epoch is not None:
-            self._best_weights = _load(path.with_name("best.pt"))["weights"]
-        for callback, (name, state) in zip(self.callbacks, saved["callbacks"], strict=False):
-            if type(callback).__name__ == name:
-                vars(callback).update(state)
-        stoppers = [c for c in self.callbacks if isinstance(c, EarlyStopping)]
-        self.stop_training = any(c.wait >= c.patience for c in stoppers)
-        _set_random_state(saved["random"], self.train_dataloader)
+        checkpoint.restore(self, filepath)
 
-    def _check_same(self, path: Path, saved: dict) -> None:
-        if not isinstance(saved, dict) or "random" not in saved:
-            raise ValueError(f"{path} is not a training checkpoint")
-        there, here = saved["model"], self._model_dict()
-        for key in sorted((there.keys() | here.keys()) - {"weights"}):
-            if there.get(key) != here.get(key):
-                detail = "" if "vocabulary" in key else f": {there.get(key)}, not {here.get(key)}"
-                raise ValueError(f"{path} is of another model; its {key} differs{detail}")
-        shapes = [{k: v.shape for k, v in m["weights"].items()} for m in (there, here)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(f"{path} is of another model; its weights have other names or shapes")
-        for key, mine in (("average", self.ema), ("scheduler", self.scheduler)):
-            if (saved[key] is None) != (mine is None):
-                was = "without" if saved[key] is None else "with"
-                name = {"average": "ema", "scheduler": "a schedule"}[key]
-                raise ValueError(f"{path} is of a run {was} {name}: resume it {was} {name}")
-
-    # Progress: one line for the whole run, in place of Treadmill's tables
-
-    def _start_bar(self) -> None:
-        batches = len(self.train_dataloader) if hasattr(self.train_dataloader, "__len__") else None
+    def _progress_bar(self) -> tqdm:
+        """One line for the whole run, in place of Treadmill's tables."""
+        batches = len(self.train_dataloader)
         watched = sys.stdout.isatty() or "ipykernel" in sys.modules
-        self._bar = tqdm(
-            total=batches and batches * self.config.epochs,
-            initial=(batches or 0) * self.start_epoch,
-            desc="training",
+        return tqdm(
+            total=batches * self.config.epochs,
+            initial=batches * self.start_epoch,
             bar_format="{desc} |{bar:20}| {elapsed} < {remaining}{postfix}",
             file=sys.stdout,
             mininterval=0.5 if watched else 30,  # a log keeps every line
             disable=not self.config.progress_bar,
         )
-
-    def _advance_bar(self, loss: float, speed: float) -> None:
-        if self._bar.disable:
-            return
-        done = self.history.epochs[-1] if self.history.epochs else {}
-        validation = done.get("validation_loss")
-        shown = f"loss {loss:.3f}" + (f", validation {validation:.3f}" if validation else "")
-        self._bar.set_postfix_str(f"{shown}, {speed:,.0f} tokens/s", refresh=False)
-        self._bar.set_description_str(
-            f"epoch {self.current_epoch + 1}/{self.config.epochs}", refresh=False
-        )
-        self._bar.update()
-
-
-def _load(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; fit() without resume starts a new run")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is broken or not a checkpoint: {error}") from None
-
-
-def _random_state(loader) -> dict:
-    """All generators a training draws from, as tensors and plain values."""
-    kind, keys, *rest = numpy.random.get_state()
-    generator = getattr(loader, "generator", None)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "loader": None if generator is None else generator.get_state(),
-    }
-
-
-def _set_random_state(state: dict, loader) -> None:
-    random.setstate(state["python"])
-    numpy.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
-    if state["loader"] is not None and getattr(loader, "generator", None) is not None:
-        loader.generator.set_state(state["loader"])
