@@ -8,20 +8,13 @@ from types import FunctionType, MethodType, ModuleType
 from IPython.display import Code, display
 
 
-class _Source(Code):
-    """Code whose plain-text form is the code itself: the same on every run."""
-
-    def __repr__(self) -> str:
-        return self.data
-
-
 def show(thing: type | FunctionType | MethodType | ModuleType, *, docstring: bool = True) -> None:
     """Display the source of a class, function, method or module below the cell.
 
     With `docstring=False` the docstrings are left out, to save a screen when the text around the
     cell has said it all. Raises TypeError for anything that has no Python source.
     """
-    display(_Source(source_of(thing, docstring=docstring), language="python"))
+    display(Code(source_of(thing, docstring=docstring), language="python"))
 
 
 def source_of(thing, *, docstring: bool = True) -> str:
@@ -31,7 +24,6 @@ def source_of(thing, *, docstring: bool = True) -> str:
             f"show takes a class, function, method or module, not an object of class "
             f"{type(thing).__name__!r}; for an object, show(type(it)) shows its class"
         )
-    thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
         source = textwrap.dedent(inspect.getsource(thing)).strip("\n")
     except (OSError, TypeError) as error:

@@ -51,7 +51,7 @@ def test_the_plain_text_is_the_source_and_the_html_is_highlighted(shown):
     forms = shown(Example)
     text = forms["text/plain"]
     assert text.startswith("class Example:\n") and "return 2 * x" in text
-    assert "<span" in forms["text/html"] and "Example" in forms["text/html"]
+    assert '<span class="k">return</span>' in forms["text/html"] and "Example" in forms["text/html"]
     assert shown(Example) == forms
 
 
