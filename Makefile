@@ -28,6 +28,10 @@ override S2S_DATA_DIR := $(shell cd "$(S2S_DATA_DIR)" 2>/dev/null && pwd || echo
 export S2S_DATA_DIR
 endif
 
+# JupyterLab would ask about news, over the text of the first notebook.
+LAB_SETTINGS := $(VENV)/share/jupyter/lab/settings
+NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
 .PHONY: lab test notebooks format install
 
 lab: install
@@ -79,4 +83,6 @@ install:
 			|| echo "No CPU build of PyTorch to be had for this Python: going on with the usual one."; \
 	fi; \
 	$(RUN) -m pip install -e '.[notebooks,test]'; \
+	mkdir -p $(LAB_SETTINGS); \
+	printf '%s\n' '$(NO_NEWS)' > $(LAB_SETTINGS)/overrides.json; \
 	printf '%s\n' "$$wanted" > $(VENV)/installed
