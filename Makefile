@@ -75,7 +75,10 @@ install:
 			"set PYTHON=/path/to/python"; \
 		exit 1; \
 	fi; \
-	$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && $(RUN) -m pip --version >/dev/null 2>&1 \
+	before=$$(tail -n 1 $(VENV)/installed 2>/dev/null || true); \
+	[ "$${before:-$(TORCH)}" = "$(TORCH)" ] \
+		&& $(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		&& $(RUN) -m pip --version >/dev/null 2>&1 \
 		|| "$$good" -m venv --clear $(VENV); \
 	rm -f $(VENV)/installed; \
 	if [ "$(TORCH)" = cpu ]; then \
