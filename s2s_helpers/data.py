@@ -261,17 +261,15 @@ class LengthBuckets(Sampler[list[int]]):
         return batches
 
     def _cut(self, indices: list[int]) -> list[list[int]]:
-        batches, longest = [], 0
+        batches, batch, longest = [], [], 0
         for index in indices:
             longest = max(longest, self._longest[index])
-            rows = len(batches[-1]) + 1 if batches else 0
-            fits = rows <= self.batch_size if self.batch_size else rows * longest <= self.max_tokens
-            if batches and fits:
-                batches[-1].append(index)
-            else:
-                batches.append([index])
-                longest = self._longest[index]
-        return batches
+            rows = len(batch) + 1
+            if rows > self.batch_size if self.batch_size else rows * longest > self.max_tokens:
+                batches.append(batch)
+                batch, longest = [], self._longest[index]
+            batch.append(index)
+        return [*batches, batch]
 
 
 def make_loader(

@@ -191,6 +191,19 @@ def test_the_order_depends_on_seed_and_pass_alone(size, seed, epoch):
     assert list(LengthBuckets(lengths, **size, seed=seed + 1)) != passes[0]
 
 
+def test_batches_are_as_full_as_max_tokens_allows():
+    lengths = [(5, 2)] * 12
+    assert [len(b) for b in LengthBuckets(lengths, max_tokens=30)] == [6, 6]
+    assert sorted(len(b) for b in LengthBuckets(lengths, max_tokens=29)) == [2, 5, 5]
+
+
+def test_long_and_short_batches_come_in_mixed_order():
+    lengths = list(range(1, 101))
+    firsts = [batch[0] for batch in LengthBuckets(lengths, batch_size=5)]
+    assert firsts != sorted(firsts) and firsts != sorted(firsts, reverse=True)
+    assert sorted(firsts) == list(range(0, 100, 5))  # and yet each batch holds like lengths
+
+
 def test_the_length_holds_during_a_pass():
     lengths = [1 + index * 7 % 30 for index in range(2000)]
     buckets = LengthBuckets(lengths, max_tokens=64)

@@ -118,8 +118,8 @@ def test_texts_must_be_texts():
 
 
 def test_attention_links_are_source_first():
-    attention = torch.tensor([[0.1, 0.7, 0.2], [0.8, 0.1, 0.1]])
-    assert attention_links(attention) == {(1, 0), (0, 1)}
+    attention = torch.tensor([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]])
+    assert attention_links(attention) == {(2, 0), (0, 1)}
     with pytest.raises(ValueError, match=r"\(target, source\)"):
         attention_links(attention.unsqueeze(0))
 
