@@ -277,7 +277,7 @@ class Seq2SeqTrainer(Trainer):
 
     def _fit_epoch(self, epoch: int) -> None:
         self.current_epoch, started = epoch, time.perf_counter()
-        self._bar.set_description_str(f"epoch {epoch + 1}/{self.config.epochs}")
+        self._bar.set_description_str(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
         self._call_callbacks("on_epoch_start", epoch=epoch)
         metrics = self._train_epoch(epoch)
         record = {"epoch": epoch + 1, "train_loss": metrics["loss"]}
@@ -287,7 +287,8 @@ class Seq2SeqTrainer(Trainer):
                 metrics |= {f"val_{name}": value for name, value in validation.items()}
                 record |= {"validation_loss": validation.pop("loss"), **validation}
             if "validation_loss" in record:
-                self._bar.set_postfix_str(f"validation loss {record['validation_loss']:.3f}")
+                shown = f"validation loss {record['validation_loss']:.3f}"
+                self._bar.set_postfix_str(shown, refresh=False)
             self.history.epochs.append(record | {"seconds": time.perf_counter() - started})
             self._keep_if_best(metrics)
             self._call_callbacks("on_epoch_end", epoch=epoch, metrics=metrics)

@@ -1,0 +1,813 @@
+"""The trainer against hand-written training, and against what plain Treadmill does."""
+
+import copy
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from treadmill import EarlyStopping, ModelCheckpoint, OptimizerConfig, Trainer, TrainingConfig
+from treadmill.callbacks import Callback, GradientClipping, LearningRateLogger, MetricsLogger
+
+from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
+from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.metrics import token_accuracy
+from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq, load_model
+from s2s_helpers.training import (
+    Seq2SeqTrainer,
+    TeacherForcing,
+    constant,
+    exponential,
+    inverse_sigmoid,
+    inverse_square_root,
+    linear,
+    linear_warmup,
+    set_seed,
+    training_config,
+)
+from s2s_helpers.vocabulary import PAD, Vocabulary
+
+TEXTS = ["a b c", "b c", "c a b b a", "a", "b a a", "c c a b", "b b", "a c", "c b a c b a", "b"]
+PAIRS = [(text, text[::-1]) for text in TEXTS]
+VOCABULARY = Vocabulary.build(TEXTS)
+SIZE = len(VOCABULARY)
+DATASET = Seq2SeqDataset(PAIRS, VOCABULARY, VOCABULARY)
+
+
+class Tiny(nn.Module):
+    """Predicts from the last target token and the mean of the source."""
+
+    def __init__(self, dropout=0.0, size=SIZE):
+        super().__init__()
+        self.embedding = nn.Embedding(size, 6)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(6, size)
+        self.teacher_forcing = 1.0
+
+    def forward(self, batch):
+        mask = batch.source_mask[..., None]
+        source = (self.embedding(batch.source) * mask).sum(1) / mask.sum(1)  # (batch, 6)
+        mixed = torch.tanh(self.embedding(batch.target_input) + source[:, None])
+        return self.output(self.dropout(mixed)), None
+
+
+def tiny(seed=0, **settings):
+    set_seed(seed)
+    return Tiny(**settings)
+
+
+def batches(*sizes):
+    """Batches of the given sizes, from the first example on."""
+    examples = itertools.cycle(DATASET[i] for i in range(len(DATASET)))
+    return [collate([next(examples) for _ in range(size)]) for size in sizes]
+
+
+def config(epochs=1, lr=0.5, optimizer="SGD", **settings):
+    """Plain SGD, so that one step is the gradient itself."""
+    made = training_config(epochs, progress=False, **{"clip": None, **settings})
+    made.optimizer = OptimizerConfig(optimizer, lr=lr)
+    return made
+
+
+def flat(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def forward_fn(model, batch):
+    return model(batch)[0], batch.target_output
+
+
+def plain(model, loader, validation=None, metrics=None, callbacks=None, **settings):
+    """Treadmill's own trainer on the same model and loss."""
+    made = TrainingConfig(
+        epochs=1,
+        device="cpu",
+        optimizer=OptimizerConfig("SGD", lr=0.5),
+        custom_forward_fn=forward_fn,
+        progress_bar=False,
+        **settings,
+    )
+    return Trainer(model, made, loader, validation, Seq2SeqLoss(), metrics, callbacks)
+
+
+# Accumulation and weighting
+
+
+def by_hand(model, groups):
+    """SGD with lr 0.5 on the mean loss over all real tokens of each group of batches."""
+    for group in groups:
+        logits, targets = [], []
+        for batch in group:
+            logits.append(model(batch)[0].flatten(0, 1))
+            targets.append(batch.target_output.flatten())
+        loss = F.cross_entropy(torch.cat(logits), torch.cat(targets), ignore_index=PAD)
+        model.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p -= 0.5 * p.grad
+    return flat(model)
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 5), (4, 4, 1, 3), (2, 1, 3, 1, 2)])
+def test_accumulated_batches_equal_the_large_batch_also_the_last_ones_of_the_epoch(sizes):
+    micro = batches(*sizes)
+    expected = by_hand(tiny(), [micro[:3], micro[3:]] if len(micro) > 3 else [micro])
+    model = tiny()
+    Seq2SeqTrainer(model, config(accumulate=3), micro).fit()
+    torch.testing.assert_close(flat(model), expected, rtol=0, atol=1e-5)
+
+
+def test_accumulation_equals_one_batch_of_all_rows_where_plain_treadmill_does_not():
+    micro = batches(1, 2, 5)
+    whole, ours, theirs = tiny(), tiny(), tiny()
+    Seq2SeqTrainer(whole, config(), batches(8)).fit()
+    Seq2SeqTrainer(ours, config(accumulate=3), micro).fit()
+    plain(theirs, micro, accumulate_grad_batches=3)._train_epoch(0)
+    torch.testing.assert_close(flat(ours), flat(whole), rtol=0, atol=1e-5)
+    assert (flat(theirs) - flat(whole)).abs().max() > 1e-3
+
+
+def test_plain_treadmill_drops_the_last_group_and_ours_steps_it():
+    ours, theirs = tiny(), tiny()
+    trainer = Seq2SeqTrainer(ours, config(accumulate=3), batches(2, 2))
+    trainer.fit()
+    plain(theirs, batches(2, 2), accumulate_grad_batches=3)._train_epoch(0)
+    assert same(theirs, tiny()) and not same(ours, tiny())
+    assert trainer.step == 1
+
+
+def test_train_loss_is_the_mean_over_tokens():
+    micro, model = batches(1, 6, 3), tiny()
+    history = Seq2SeqTrainer(model, config(lr=0.0), micro).fit()
+    losses = [
+        F.cross_entropy(
+            model(b)[0].flatten(0, 1), b.target_output.flatten(), ignore_index=PAD, reduction="sum"
+        )
+        for b in micro
+    ]
+    mean = sum(losses).item() / sum(b.tokens for b in micro)
+    assert history.epochs[0]["train_loss"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_plain_function_as_loss_trains_alike():
+    def mean_loss(logits, targets):
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
+
+    ours, theirs = tiny(), tiny()
+    Seq2SeqTrainer(ours, config(accumulate=2), batches(1, 5, 2)).fit()
+    Seq2SeqTrainer(theirs, config(accumulate=2), batches(1, 5, 2), loss=mean_loss).fit()
+    torch.testing.assert_close(flat(ours), flat(theirs), rtol=0, atol=1e-6)
+
+
+# Clipping, and what is not finite
+
+
+def test_clipping_bounds_the_step_by_config_and_by_callback():
+    for settings, callbacks in (({"clip": 0.01}, ()), ({}, [GradientClipping(0.01)])):
+        model = tiny()
+        trainer = Seq2SeqTrainer(
+            model, config(lr=1.0, accumulate=2, **settings), batches(3, 3), callbacks=callbacks
+        )
+        trainer.fit()
+        assert (flat(model) - flat(tiny())).norm().item() == pytest.approx(0.01, rel=1e-3)
+        assert trainer.history.steps[0]["grad_norm"] > 0.02  # before clipping
+
+
+def test_plain_treadmill_calls_the_clipping_callback_after_the_step():
+    model = tiny()
+    plain(model, batches(3), callbacks=[GradientClipping(0.01)])._train_epoch(0)
+    assert (flat(model) - flat(tiny())).norm() > 0.02
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_leaves_finite_weights():
+    calls = []
+
+    def loss(logits, targets):
+        calls.append(1)
+        return logits.mean() * (math.nan if len(calls) == 3 else 1.0)
+
+    model = tiny()
+    trainer = Seq2SeqTrainer(model, config(epochs=2), batches(3, 3), loss=loss)
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 3, epoch 2"):
+        trainer.fit()
+    assert flat(model).isfinite().all()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change():
+    def loss(logits, targets):
+        return (logits - logits.detach()).abs().sqrt().sum()  # 0, with a slope that is not finite
+
+    model = tiny()
+    with pytest.raises(FloatingPointError, match="norm of the gradient is nan at step 1"):
+        Seq2SeqTrainer(model, config(), batches(3), loss=loss).fit()
+    assert same(model, tiny())
+
+
+# Schedules
+
+
+def test_lr_follows_the_schedule_by_optimiser_step():
+    schedule = linear_warmup(3, 9)
+    trainer = Seq2SeqTrainer(
+        tiny(), config(epochs=3, lr=0.2, accumulate=2), batches(2, 2, 2, 1, 1), schedule=schedule
+    )
+    steps = trainer.fit().steps
+    assert [s["step"] for s in steps] == list(range(1, 10))
+    expected = [0.2 * f for f in (1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0)]
+    assert [s["lr"] for s in steps] == pytest.approx(expected)
+
+
+def test_linear_warmup_can_hold_before_it_falls():
+    factor = linear_warmup(10, 100, decay_steps=40)
+    assert [factor(t) for t in (1, 10, 60, 80, 100, 120)] == pytest.approx([0.1, 1, 1, 0.5, 0, 0])
+
+
+@given(st.integers(1, 5000), st.integers(1, 20000), st.sampled_from([64, 128, 512]))
+def test_inverse_square_root_is_the_formula_of_the_paper_over_its_peak(warmup, step, width):
+    def paper(t):
+        return width**-0.5 * min(t**-0.5, t * warmup**-1.5)
+
+    assert inverse_square_root(warmup)(step) == pytest.approx(paper(step) / paper(warmup))
+
+
+@given(st.integers(0, 10**6))
+def test_teacher_forcing_schedules_are_those_of_the_paper_and_probabilities(i):
+    assert constant(0.3)(i) == 0.3
+    assert linear(1e-4, k=0.9, minimum=0.2)(i) == max(0.2, 0.9 - 1e-4 * i)
+    assert exponential(0.999)(i) == 0.999**i
+    if i < 5000:
+        assert inverse_sigmoid(50)(i) == pytest.approx(50 / (50 + math.exp(i / 50)))
+    for schedule in (linear(1e-4), exponential(0.99), inverse_sigmoid(3)):
+        assert 0 <= schedule(i) <= 1 and schedule(i + 1) <= schedule(i)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: linear_warmup(10, 10),
+        lambda: linear_warmup(5, 10, decay_steps=6),
+        lambda: inverse_square_root(0),
+        lambda: constant(1.1),
+        lambda: linear(-1),
+        lambda: linear(0.1, k=0.5, minimum=0.6),
+        lambda: exponential(1),
+        lambda: inverse_sigmoid(0.5),
+    ],
+)
+def test_schedules_refuse_what_makes_no_sense(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+class Seen(Callback):
+    """Notes a value of the trainer before each batch."""
+
+    def __init__(self, look):
+        self.look, self.values = look, []
+
+    def on_batch_start(self, trainer, batch_idx, **kwargs):
+        self.values.append(self.look(trainer))
+
+
+def test_teacher_forcing_is_set_by_optimiser_step_and_put_back():
+    seen = Seen(lambda trainer: trainer.model.teacher_forcing)
+    model = tiny()
+    model.teacher_forcing = 0.9
+    callbacks = [TeacherForcing(exponential(0.5)), seen]
+    made = config(epochs=2, accumulate=2)
+    Seq2SeqTrainer(model, made, batches(2, 2, 2), callbacks=callbacks).fit()
+    assert seen.values == [1, 1, 0.5, 0.25, 0.25, 0.125]
+    assert model.teacher_forcing == 0.9
+
+
+def test_teacher_forcing_needs_a_model_that_has_it():
+    model = tiny()
+    del model.teacher_forcing
+    trainer = Seq2SeqTrainer(model, config(), batches(2), callbacks=[TeacherForcing(constant(0.5))])
+    with pytest.raises(TypeError, match="Tiny has no attribute teacher_forcing"):
+        trainer.fit()
+
+
+# Evaluation
+
+
+def test_evaluate_is_the_mean_over_all_tokens_without_dropout_or_gradient():
+    many = batches(*[1, 4, 2] * 40)  # more than the 100 batches that Treadmill looks at
+    model = tiny(dropout=0.5)
+    metrics = {"token_accuracy": token_accuracy}
+    trainer = Seq2SeqTrainer(model, config(), many, None, Seq2SeqLoss(0.1), metrics)
+    trainer.fit()
+    model.zero_grad()
+    found = trainer.evaluate(many)
+    assert 0.2 < found["token_accuracy"] < 0.9
+    assert model.training and all(p.grad is None for p in model.parameters())
+
+    model.eval()
+    logits = torch.cat([model(b)[0].flatten(0, 1) for b in many])
+    targets = torch.cat([b.target_output.flatten() for b in many])
+    smooth = F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=0.1).item()
+    real = targets != PAD
+    assert found == pytest.approx(
+        {
+            "loss": smooth,
+            "perplexity": math.exp(F.cross_entropy(logits, targets, ignore_index=PAD).item()),
+            "token_accuracy": (logits.argmax(-1) == targets)[real].float().mean().item(),
+        },
+        rel=1e-5,
+    )
+    trainer.evaluate(many)
+    assert not model.training  # the mode is put back, whichever it was
+
+    model.dropout.p = 0.0
+    theirs = plain(model, many, many, metrics)._validate_epoch(0)
+    assert theirs["token_accuracy"] != pytest.approx(found["token_accuracy"], rel=1e-3)
+
+
+def test_training_goes_on_in_training_mode_after_a_validation():
+    seen = Seen(lambda trainer: trainer.model.training)
+    Seq2SeqTrainer(tiny(), config(epochs=3), batches(2), batches(2), callbacks=[seen]).fit()
+    assert seen.values == [True] * 3
+
+
+def broken(logits, targets):
+    raise ZeroDivisionError("in the metric")
+
+
+def test_an_error_in_a_metric_is_an_error_where_plain_treadmill_says_zero(capsys):
+    model = tiny(dropout=0.1)
+    trainer = Seq2SeqTrainer(model, config(), batches(2), batches(2), metrics={"broken": broken})
+    with pytest.raises(ZeroDivisionError, match="in the metric"):
+        trainer.fit()
+    with pytest.raises(ZeroDivisionError):
+        trainer.evaluate(batches(2))
+    assert model.training
+    theirs = plain(tiny(), batches(2), batches(2), {"broken": broken})
+    assert theirs._validate_epoch(0)["broken"] == 0.0
+
+
+def test_nothing_to_train_or_evaluate_on():
+    trainer = Seq2SeqTrainer(tiny(), config(), [])
+    with pytest.raises(ValueError, match="training loader has no batches"):
+        trainer.fit()
+    with pytest.raises(ValueError, match="no batches to evaluate"):
+        trainer.evaluate([])
+
+
+# Names, early stopping
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"monitor": "val_bleu"},
+        {"monitor": "token_accuracy"},
+        {"callbacks": [EarlyStopping("val_bleu")]},
+        {"callbacks": [ModelCheckpoint("x.pt", monitor="accuracy")]},
+    ],
+)
+def test_a_wrong_metric_name_is_an_error_at_once_with_the_names_there_are(settings):
+    metrics = {"token_accuracy": token_accuracy}
+    with pytest.raises(ValueError, match="loss, val_loss, val_perplexity, val_token_accuracy"):
+        Seq2SeqTrainer(tiny(), config(), batches(2), batches(2), metrics=metrics, **settings)
+
+
+def test_names_are_looked_at_again_when_fit_starts():
+    trainer = Seq2SeqTrainer(tiny(), config(), batches(2))
+    trainer.callbacks.append(EarlyStopping("val_loss"))
+    with pytest.raises(ValueError, match=r"no metric 'val_loss'; there are: loss$"):
+        trainer.fit()
+    assert trainer.step == 0
+
+
+def test_patience_on_the_validation_loss():
+    trainer = Seq2SeqTrainer(tiny(), config(epochs=9, lr=0.0, patience=2), batches(2), batches(2))
+    history = trainer.fit()
+    assert len(history.epochs) == 3 and history.stopped == "early" and history.best_epoch == 1
+
+
+@pytest.mark.parametrize("mode, epochs, best", [(None, 5, 2), ("min", 6, 3)])
+def test_patience_on_a_named_metric(mode, epochs, best):
+    values = iter([0.2, 0.5, 0.1, 0.4, 0.3, 0.6, 0.7])
+    trainer = Seq2SeqTrainer(
+        tiny(),
+        config(epochs=7, patience=3),
+        batches(2),
+        batches(2),
+        metrics={"made_up": lambda logits, targets: next(values)},
+        monitor="val_made_up",
+        mode=mode,
+    )
+    history = trainer.fit()
+    assert (len(history.epochs), history.best_epoch, history.stopped) == (epochs, best, "early")
+
+
+def test_treadmills_callbacks_work(tmp_path):
+    logger, checkpoint = LearningRateLogger(verbose=False), tmp_path / "{epoch}_{val_loss:.3f}.pt"
+    log = tmp_path / "log.csv"
+    trainer = Seq2SeqTrainer(
+        tiny(),
+        config(epochs=4),
+        batches(4, 4),
+        batches(8),
+        callbacks=[
+            logger,
+            MetricsLogger(str(log)),
+            ModelCheckpoint(str(checkpoint), verbose=False),
+            EarlyStopping(patience=3, verbose=False),
+        ],
+        schedule=lambda step: 1 / step,
+    )
+    trainer.fit()
+    assert logger.lr_history == pytest.approx([0.5, 0.5 / 3, 0.5 / 5, 0.5 / 7])
+    assert log.read_text().splitlines()[0] == "epoch,loss,val_loss,val_perplexity"
+    assert [p.name[0] for p in tmp_path.glob("*.pt")] == [str(trainer.history.best_epoch - 1)]
+
+
+def test_an_epoch_without_validation_does_not_count_as_a_perfect_one(tmp_path):
+    checkpoint = ModelCheckpoint(str(tmp_path / "{epoch}.pt"), verbose=False)
+    made = config(epochs=4)
+    made.validate_every = 2
+    trainer = Seq2SeqTrainer(tiny(), made, batches(4), batches(4), callbacks=[checkpoint])
+    history = trainer.fit()
+    assert [("validation_loss" in epoch) for epoch in history.epochs] == [False, True] * 2
+    assert checkpoint.best_value == history.epochs[3]["validation_loss"]
+    assert checkpoint.best_value == trainer.best_value
+
+
+def test_a_scheduler_of_the_config_steps_by_epoch():
+    made = config(epochs=3, lr=0.8)
+    made.scheduler = type("S", (), {"scheduler_class": torch.optim.lr_scheduler.StepLR})()
+    made.scheduler.params = {"step_size": 1, "gamma": 0.5}
+    steps = Seq2SeqTrainer(tiny(), made, batches(2, 2)).fit().steps
+    assert [s["lr"] for s in steps] == pytest.approx([0.8, 0.8, 0.4, 0.4, 0.2, 0.2])
+    with pytest.raises(ValueError, match="either schedule"):
+        Seq2SeqTrainer(tiny(), made, batches(2), schedule=lambda step: 1.0)
+
+
+# Best weights, averages, interruption
+
+
+def rising(epochs=5):
+    """Training that gets worse on validation: best after the first epochs."""
+    train, validation = batches(3, 3), [collate([DATASET[8], DATASET[2]])]
+    return config(epochs=epochs, lr=8.0), train, validation
+
+
+def test_fit_ends_with_the_best_weights_or_the_last():
+    best, last = tiny(), tiny()
+    trainer = Seq2SeqTrainer(best, *rising())
+    history = trainer.fit()
+    losses = [epoch["validation_loss"] for epoch in history.epochs]
+    assert history.best_epoch == losses.index(min(losses)) + 1 < 5
+    assert trainer.evaluate(trainer.val_dataloader)["loss"] == min(losses)
+    trainer = Seq2SeqTrainer(last, *rising())
+    trainer.fit(restore_best=False)
+    assert trainer.evaluate(trainer.val_dataloader)["loss"] == losses[-1]
+    trainer.load_best()
+    assert same(best, last)
+
+
+def test_no_best_before_an_epoch_is_done():
+    with pytest.raises(RuntimeError, match="no best weights yet"):
+        Seq2SeqTrainer(tiny(), config(), batches(2)).load_best()
+
+
+def test_averaged_weights_are_the_formula_and_are_validated_and_kept():
+    raw = Seen(lambda trainer: flat(trainer.model).double())
+
+    class AtEpochEnd(Callback):
+        def __init__(self):
+            self.values = []
+
+        def on_epoch_end(self, trainer, epoch, metrics, **kwargs):
+            self.values.append(flat(trainer.model))
+
+    ends = AtEpochEnd()
+    train, model = batches(3, 2, 3), tiny(dropout=0.3)
+    trainer = Seq2SeqTrainer(model, config(2), train, callbacks=[raw, ends], ema=0.4)
+    history = trainer.fit()
+    plainly = tiny(dropout=0.3)
+    without = Seq2SeqTrainer(plainly, config(2), train).fit()
+    assert [s["loss"] for s in history.steps] == [s["loss"] for s in without.steps]
+
+    average, expected = raw.values[0], []
+    weights = [*raw.values[1:], flat(plainly).double()]  # after each step
+    for step, value in enumerate(weights, start=1):
+        decay = min(0.4, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+        expected.append(average)
+    torch.testing.assert_close(ends.values[0].double(), expected[2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(flat(model).double(), expected[5], rtol=0, atol=1e-6)
+    assert not torch.allclose(flat(model), flat(plainly), atol=1e-3)
+
+
+class StopAt(Callback):
+    """Raises in the middle of an epoch, after so many steps."""
+
+    def __init__(self, step, error=KeyboardInterrupt):
+        self.step, self.error = step, error
+
+    def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
+        if trainer.step == self.step:
+            raise self.error
+
+
+def test_an_interruption_leaves_the_best_weights_and_says_one_line(capsys):
+    model, expected = tiny(), tiny()
+    made, train, validation = rising()
+    trainer = Seq2SeqTrainer(model, made, train, validation, callbacks=[StopAt(7)])
+    history = trainer.fit()
+    assert history.stopped == "interrupted" and len(history.epochs) == 3
+    line = "Interrupted in epoch 4, after 7 steps; the model has the best weights (epoch {}).\n"
+    assert capsys.readouterr().out == line.format(history.best_epoch)
+    Seq2SeqTrainer(expected, *rising(epochs=3)).fit()
+    assert same(model, expected)
+
+
+def test_interrupted_in_the_first_epoch_the_averages_are_there(capsys):
+    model = tiny()
+    trainer = Seq2SeqTrainer(
+        model, config(), batches(2, 2, 2), batches(2), callbacks=[StopAt(2)], ema=0.9
+    )
+    trainer.fit()
+    assert "after 2 steps; the model has its weights" in capsys.readouterr().out
+    assert not same(model, tiny())
+
+
+def test_a_trainer_runs_once():
+    trainer = Seq2SeqTrainer(tiny(), config(), batches(2))
+    trainer.fit()
+    with pytest.raises(RuntimeError, match="has run"):
+        trainer.fit()
+
+
+# Checkpoints and resuming
+
+SETTINGS = {
+    Seq2Seq: {"embedding": 8, "hidden": 8, "dropout": 0.2},
+    AttentionSeq2Seq: {"embedding": 8, "hidden": 8, "dropout": 0.2},
+    TransformerSeq2Seq: {"width": 8, "heads": 2, "layers": 1, "feedforward": 8, "dropout": 0.2},
+}
+
+
+def real_model(kind=AttentionSeq2Seq, vocabulary=VOCABULARY, seed=3, **settings):
+    set_seed(seed)
+    return kind(vocabulary, vocabulary, **SETTINGS[kind] | settings)
+
+
+def real_trainer(model, folder, callbacks=(), epochs=4, ema=0.7, shuffled=None, **settings):
+    made = training_config(
+        epochs, lr=0.02, accumulate=2, patience=3, checkpoint_dir=folder, progress=False
+    )
+    return Seq2SeqTrainer(
+        model,
+        made,
+        shuffled or make_loader(DATASET, batch_size=2, shuffle=True),
+        make_loader(DATASET, batch_size=4),
+        Seq2SeqLoss(0.1),
+        {"token_accuracy": token_accuracy},
+        callbacks=[TeacherForcing(linear(0.05)), LearningRateLogger(False), *callbacks],
+        schedule=linear_warmup(3, 20),
+        ema=ema,
+        **settings,
+    )
+
+
+def without_seconds(history):
+    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
+
+
+@pytest.mark.parametrize("restore_best", [True, False])
+@pytest.mark.parametrize(
+    "stop_at, error, ema",
+    [(2, RuntimeError, 0.7), (8, KeyboardInterrupt, 0.7), (8, RuntimeError, None)],
+)
+def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, stop_at, error, ema, restore_best):
+    unstopped = real_model()
+    expected = real_trainer(unstopped, None, ema=ema)
+    expected.fit(restore_best=restore_best)
+    assert expected.step == 12
+
+    stopped = real_trainer(real_model(), tmp_path, [StopAt(stop_at, error)], ema=ema)
+    if error is KeyboardInterrupt:
+        stopped.fit()
+    else:
+        with pytest.raises(error):
+            stopped.fit()
+    resumed = real_model(seed=4)  # a new process: other weights and generators to begin with
+    trainer = real_trainer(resumed, tmp_path, ema=ema)
+    trainer.fit(resume=True, restore_best=restore_best)
+    assert same(resumed, unstopped)
+    assert trainer.history.steps == expected.history.steps
+    assert without_seconds(trainer.history) == without_seconds(expected.history)
+    assert trainer.history.best_epoch == expected.history.best_epoch
+    assert trainer.callbacks[1].lr_history == expected.callbacks[1].lr_history
+    assert vars(trainer.callbacks[-1])["best_value"] == vars(expected.callbacks[-1])["best_value"]
+
+
+def test_resuming_in_the_same_trainer_and_with_a_shuffling_generator(tmp_path):
+    def loader():
+        generator = torch.Generator().manual_seed(5)
+        settings = {"batch_size": 3, "shuffle": True, "collate_fn": collate}
+        return torch.utils.data.DataLoader(DATASET, generator=generator, **settings)
+
+    unstopped, stopped = real_model(Seq2Seq), real_model(Seq2Seq)
+    real_trainer(unstopped, None, shuffled=loader()).fit()
+    stop = StopAt(5)
+    trainer = real_trainer(stopped, tmp_path, [stop], shuffled=loader())
+    trainer.fit()
+    assert not same(stopped, unstopped)
+    stop.step = None
+    trainer.config.resume_training = True
+    trainer.fit()
+    assert same(stopped, unstopped) and trainer.history.stopped is None
+
+
+def test_more_epochs_or_more_patience_go_on_where_the_run_ended(tmp_path):
+    unstopped, model = real_model(TransformerSeq2Seq), real_model(TransformerSeq2Seq)
+    real_trainer(unstopped, None, epochs=5).fit(restore_best=False)
+    real_trainer(model, tmp_path, epochs=2).fit()
+    resumed = real_trainer(model, tmp_path, epochs=5)
+    assert len(resumed.fit(resume=True, restore_best=False).epochs) == 5
+    assert same(model, unstopped)
+
+    folder = tmp_path / "early"
+    settings = {"epochs": 9, "lr": 0.0, "checkpoint_dir": folder}
+    loaders = batches(2), batches(2)
+    Seq2SeqTrainer(tiny(), config(patience=2, **settings), *loaders).fit()
+    for patience, epochs, stopped in ((2, 3, "early"), (4, 5, "early"), (None, 9, None)):
+        trainer = Seq2SeqTrainer(tiny(), config(patience=patience, **settings), *loaders)
+        history = trainer.fit(resume=True)
+        assert (len(history.epochs), history.stopped) == (epochs, stopped)
+
+
+def test_the_loader_is_told_the_epoch_also_after_resuming(tmp_path):
+    loader = make_loader(DATASET, batch_size=3, shuffle=True)
+    told, original = [], loader.batch_sampler.set_epoch
+    loader.batch_sampler.set_epoch = lambda epoch: (told.append(epoch), original(epoch))
+    made = config(epochs=2, checkpoint_dir=tmp_path)
+    Seq2SeqTrainer(tiny(), made, loader).fit()
+    made.epochs = 4
+    Seq2SeqTrainer(tiny(), made, loader).fit(resume=True)
+    assert told == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [AttentionSeq2Seq, TransformerSeq2Seq])
+def test_best_pt_is_the_best_model_and_load_model_reads_it(tmp_path, kind):
+    model = real_model(kind)
+    trainer = real_trainer(model, tmp_path)
+    history = trainer.fit()
+    loaded = load_model(tmp_path / "best.pt")
+    assert type(loaded) is kind and same(loaded, model)
+    least = min(epoch["validation_loss"] for epoch in history.epochs)
+    assert trainer.evaluate(trainer.val_dataloader)["loss"] == least
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"]
+    torch.load(tmp_path / "last.pt", weights_only=True)
+
+
+def test_a_checkpoint_with_a_lambda_in_the_config(tmp_path):
+    made = config(epochs=2, checkpoint_dir=tmp_path)
+    made.custom_forward_fn = lambda model, batch: (model(batch)[0], batch.target_output)
+    ours, usual = tiny(), tiny()
+    Seq2SeqTrainer(ours, made, batches(3)).fit()
+    Seq2SeqTrainer(usual, config(epochs=2), batches(3)).fit()
+    assert same(ours, usual) and (tmp_path / "last.pt").is_file()
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    real_trainer(real_model(), tmp_path).fit()
+    letters = Vocabulary.build(["x y z"])
+    others = {
+        "its class differs: AttentionSeq2Seq, not Seq2Seq": real_model(Seq2Seq),
+        "its settings differs: .*'hidden': 8.*, not .*'hidden': 10": real_model(hidden=10),
+        "its source_vocabulary differs": real_model(vocabulary=letters),
+        "its class differs: AttentionSeq2Seq, not Tiny": tiny(),
+    }
+    for message, model in others.items():
+        before = copy.deepcopy(model)
+        with pytest.raises(ValueError, match=f"another model; {message}"):
+            real_trainer(model, tmp_path).fit(resume=True)
+        assert same(model, before)
+    with pytest.raises(ValueError, match="of a run with ema: resume it with ema"):
+        real_trainer(real_model(), tmp_path, ema=None).fit(resume=True)
+
+
+def test_checkpoints_that_are_not_there_or_broken(tmp_path):
+    def resume(folder, model=None):
+        Seq2SeqTrainer(model or tiny(), config(checkpoint_dir=folder), batches(2)).fit(resume=True)
+
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last\.pt"):
+        resume(tmp_path)
+    with pytest.raises(ValueError, match="needs the checkpoint_dir"):
+        resume(None)
+    Seq2SeqTrainer(tiny(), config(checkpoint_dir=tmp_path), batches(2)).fit()
+    with pytest.raises(ValueError, match="its weights have other names or shapes"):
+        resume(tmp_path, Tiny(size=50))
+    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="broken or not a checkpoint"):
+        resume(tmp_path)
+    last.write_bytes(best.read_bytes())
+    with pytest.raises(ValueError, match="not a training checkpoint"):
+        resume(tmp_path)
+
+
+# Configuration, seeds, output
+
+
+def test_the_config_is_treadmills_with_the_settings_of_the_paper(tmp_path, capsys):
+    made = training_config(7, lr=2e-3, weight_decay=0.1, accumulate=4, checkpoint_dir=tmp_path)
+    assert isinstance(made, TrainingConfig)
+    trainer = Seq2SeqTrainer(tiny(), made, batches(2))
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    group = trainer.optimizer.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (2e-3, 0.1)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.98), 1e-9)
+    assert (made.epochs, made.grad_clip_norm, made.accumulate_grad_batches) == (7, 1.0, 4)
+    assert made.checkpoint_dir == str(tmp_path) and not list(tmp_path.iterdir())
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 0},
+        {"accumulate": 0},
+        {"patience": 0},
+        {"ema": 1.0},
+        {"mode": "best"},
+        {"metrics": {"loss": token_accuracy}},
+        {"custom_backward_fn": print},
+    ],
+)
+def test_settings_that_make_no_sense(change):
+    of_config = {k: v for k, v in change.items() if k in ("epochs", "accumulate", "patience")}
+    of_trainer = {k: v for k, v in change.items() if k in ("ema", "mode", "metrics")}
+    made = config(**of_config)
+    made.custom_backward_fn = change.get("custom_backward_fn")
+    with pytest.raises(ValueError):
+        Seq2SeqTrainer(tiny(), made, batches(2), **of_trainer)
+
+
+def test_the_callers_list_of_callbacks_stays_as_it_is():
+    mine = []
+    Seq2SeqTrainer(tiny(), config(patience=3), batches(2), batches(2), callbacks=mine)
+    assert mine == []
+
+
+def test_the_seed_of_the_trainer_decides():
+    def run(seed, before):
+        model = tiny(dropout=0.5)
+        torch.manual_seed(before)
+        Seq2SeqTrainer(model, config(), batches(3, 3), seed=seed).fit()
+        return model
+
+    assert same(run(1, 10), run(1, 20))
+    assert not same(run(1, 10), run(2, 10))
+    assert not same(run(None, 10), run(None, 20))
+
+
+def test_the_history_is_plain_numbers():
+    metrics = {"token_accuracy": token_accuracy}
+    trainer = Seq2SeqTrainer(tiny(), config(2), batches(2, 2), batches(2), metrics=metrics)
+    history = trainer.fit()
+    assert history is trainer.history
+    plain_dict = json.loads(json.dumps(history.to_dict()))
+    assert plain_dict == history.to_dict()
+    assert list(plain_dict["epochs"][1]) == [
+        *("epoch", "train_loss", "validation_loss", "perplexity", "token_accuracy", "seconds")
+    ]
+    assert list(plain_dict["steps"][3]) == ["step", "loss", "lr", "grad_norm"]
+
+
+def test_no_progress_is_silence_and_progress_is_one_line(capfd):
+    for progress in (False, True):
+        made = config(epochs=3)
+        made.progress_bar = progress
+        Seq2SeqTrainer(tiny(), made, batches(2, 2), batches(2)).fit()
+        out, err = capfd.readouterr()
+        assert err == ""
+        assert out.count("\n") == progress
+        if progress:
+            assert "epoch 3/3" in out and "validation loss" in out and "\N{ROCKET}" not in out
+        else:
+            assert out == ""
+
+
+def test_importing_says_nothing():
+    command = [sys.executable, "-c", "import s2s_helpers.training"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
