@@ -1,11 +1,12 @@
 """The phrasebook's words, English and French, with their forms.
 
-A line of a table holds one word. Forms that the rules below would get wrong are written out after a slash. The last
-column says by letter what a word is (nouns) or what it goes with (adjectives, verbs):
+A line of a table holds one word; forms that the rules below would get wrong stand after a slash.
+The last columns say by letter what a word is (nouns) or what it goes with (adjectives, verbs):
 
-p person    a animal    f food to count    m food by measure    d drink    w water or milk    t text
-c clothes   o object    k coloured thing   r coloured fruit     l opens    v container        n toy
-h place     g place one goes to            i place one is in
+p person    a animal   f food to count   m food by measure   d drink        w water or milk
+t text      y written  c clothes         o object            k coloured     r coloured fruit
+l opens     v holds    n toy             h place             g one goes to  i one is in
+s one swims in         x kin, with a possessive              u never with a possessive
 """
 
 from typing import NamedTuple
@@ -22,7 +23,8 @@ class Noun(NamedTuple):
 
 
 class Adjective(NamedTuple):
-    """An adjective: `french` maps gender + number ("ms", "fs", "mp", "fp") to a form, "mv" is "ms" before a vowel."""
+    """An adjective: `french` has a form for "ms", "fs", "mp", "fp" (gender, number) and "mv", the
+    masculine before a vowel."""
 
     name: str
     french: dict[str, str]
@@ -33,8 +35,8 @@ class Adjective(NamedTuple):
 class Verb(NamedTuple):
     """A verb: `present` and `future` hold the forms of je, il, nous, ils.
 
-    `particle` is the English preposition before the object ("look at"), `preposition` the French one ("penser à").
-    `definite` verbs take no "a" or bare plural, since French would say "les" there ("aimer les pommes").
+    `particle` is the English preposition before the object ("look at"), `preposition` the French
+    one ("penser à"). `definite` verbs take no "a" or bare plural: French would say "les" there.
     """
 
     name: str
@@ -51,20 +53,20 @@ class Verb(NamedTuple):
 
 # English, French, gender, kinds
 NOUNS = """
-man/men homme m p
-woman/women femme f p
-boy garçon m p
-girl fille f p
+man/men homme m pu
+woman/women femme f pu
+boy garçon m pu
+girl fille f pu
 child/children enfant m p
 baby bébé m p
 king roi m p
 queen reine f p
 prince prince m p
 princess princesse f p
-brother frère m p
-sister sœur f p
-uncle oncle m p
-aunt tante f p
+brother frère m px
+sister sœur f px
+uncle oncle m px
+aunt tante f px
 hero héros m p
 cat chat m a
 dog chien m a
@@ -72,8 +74,8 @@ horse cheval m a
 bird oiseau m a
 mouse/mice souris f a
 cow vache f a
-wolf/wolves loup m a
-bear ours m a
+wolf/wolves loup m au
+bear ours m au
 owl hibou/hiboux m a
 bee abeille f a
 elephant éléphant m a
@@ -97,14 +99,13 @@ water eau f dw
 milk lait m dw
 coffee café m d
 tea thé m d
-book livre m otkl
-letter lettre f otl
+book livre m otykl
+letter lettre f otyl
 newspaper journal m ot
-story histoire f t
+story histoire f ty
 hat chapeau m ock
 coat manteau m ock
 dress robe f ock
-shirt chemise f ock
 car voiture f ok
 boat bateau m okn
 box boîte f oklv
@@ -120,36 +121,36 @@ ball ballon m okn
 axe hache f o
 clock horloge f o
 ladder échelle f o
-park parc m hgi
-market marché m hg
+park parc m hgiu
+market marché m hgu
 school école f hgi
-garden jardin m hgi
-forest forêt f hi
+garden jardin m hi
+forest forêt f hiu
 village village m hgi
-church église f hgi
-hospital hôpital m hgi
+church église f hgiu
+hospital hôpital m hgiu
 hotel hôtel m hgi
 castle château m hgi
-museum musée m hgi
-station gare f hg
+museum musée m hgiu
 office bureau m hgi
 house maison f hik
 library bibliothèque f hgi
-beach plage f hg
+beach plage f hgu
+lake lac m hgsu
+river rivière f hgsu
 """
 
 # English, French masculine(/feminine/masculine before a vowel), place, kinds
 ADJECTIVES = """
-big grand before paofh
+big grand before paoh
 small petit before paofh
 beautiful beau/belle/bel before paofht
 old vieux/vieille/vieil before paoht
 new nouveau/nouvelle/nouvel before oht
 young jeune before pa
-good bon/bonne before fmdt
-bad mauvais before fmdt
+good bon/bonne before fmdto
+bad mauvais before fmdto
 pretty joli before ockh
-long long/longue before t
 fat gros/grosse before a
 red rouge after kr
 white blanc/blanche after ka
@@ -167,7 +168,7 @@ brave courageux after p
 jealous jaloux/jalouse after p
 proud fier after p
 kind gentil/gentille after p
-dangerous dangereux after a
+dangerous dangereux after pas
 rich riche after p
 famous célèbre after pth
 expensive cher after oc
@@ -182,8 +183,8 @@ strange étrange after paoht
 interesting intéressant after th
 """
 
-# English(_particle), French(_preposition), present of je/il/nous/ils and future stem where irregular, subjects, objects.
-# A second object comes with "to"; kinds in capitals take only "the", "this" and possessives.
+# English(_particle), French(_preposition), present of je/il/nous/ils and future stem where
+# irregular, subjects, objects; objects in capitals take only "the", "this" and possessives.
 VERBS = """
 sleep dormir dors/dort/dormons/dorment/dormir pa -
 run courir cours/court/courons/courent/courr pa -
@@ -200,7 +201,7 @@ live_in habiter_dans - pa i
 eat manger - pa fm
 drink boire bois/boit/buvons/boivent/boir p d
 read lire lis/lit/lisons/lisent/lir p t
-write écrire écris/écrit/écrivons/écrivent/écrir p t
+write écrire écris/écrit/écrivons/écrivent/écrir p y
 see voir vois/voit/voyons/voient/verr pa paoh
 look_at regarder - pa paoh
 look_for chercher - pa paof
@@ -233,7 +234,16 @@ be être suis/est/sommes/sont/ser paofmdth -
 """
 
 RECIPIENT = ("give", "show", "send")  # "gives a book to the king"
+PASSING = """happy sad tired jealous dirty clean empty hot cold good bad kind
+dangerous"""  # what one can often, always or never be
 REPORTING = ("say", "think", "hope")  # "says that ..."
+
+UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+fifteen sixteen seventeen eighteen nineteen"""
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+FRENCH_UNITS = """zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze
+quinze seize dix-sept dix-huit dix-neuf"""
+FRENCH_TENS = "vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt"
 
 # Aspirated h, and numbers that behave alike: "le hibou", "que onze".
 NO_ELISION = {"hibou", "hiboux", "héros", "hache", "haches", "huit", "onze"}

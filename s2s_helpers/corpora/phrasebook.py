@@ -1,50 +1,56 @@
 """An embedded English-French corpus: a small grammar that writes both sides at once.
 
-Every phrase is built in both languages together, so the gold word alignment is known by construction. Positions are
-those of `vocabulary.word_tokenize`. The rules:
+Every phrase is built in both languages together, so the gold word alignment is known by
+construction. Positions are those of `vocabulary.word_tokenize`. The rules:
 
-- a content word links to its translation, a determiner to the determiner ("the" to "le", "la", "l'" or "les"; "some"
-  to both words of "de la"); French "des" or "de" without an English determiner links to the noun;
+- a content word links to its translation, a determiner to the determiner ("the" to "l'", "some" to
+  both words of "de la"); "des" or "de" without an English determiner links to the noun;
 - a contraction links to both of its halves: "du" to "from" and "the", "au" to "to" and "the";
-- the words of a number link each to each: "one" and "hundred" to "cent", "twenty-one" to "vingt", "et" and "un";
-- "not" links to "ne" and "pas", "never" to "ne" and "jamais"; the "does" of "does not" links to "ne" and "pas" too;
-- "will" and its verb both link to the one French verb in the future; the "to" of "to eat" to the infinitive;
-- prepositions that only one language has link to the verb: "look" and "at" to "regarde", "enters" to "entre" and "dans";
-- in a question "do", "does", "will" or "is" links to "est-ce" and "que"; "will" and "is" to the verb as well;
-- "because" links to "parce" and "que", "there" to "il" and "y"; punctuation links to punctuation.
+- the words of a number link each to each: "twenty-one" to "vingt", "et" and "un";
+- "not" links to "ne" and "pas", "never" to "ne" and "jamais"; the "does" of "does not" to "ne" and
+  "pas" too;
+- "will" and its verb both link to the one French verb in the future, the "to" of "to eat" to the
+  infinitive;
+- a preposition that only one language has links to the verb: "look" and "at" to "regarde",
+  "enters" to "entre" and "dans";
+- in a question "do", "does", "will" or "is" links to "est-ce" and "que"; "will" and "is" to the
+  verb as well;
+- "because" links to "parce" and "que", "near" to "près" and "de", "in front of" to "devant",
+  "tonight" to "ce" and "soir", "there" to "il" and "y"; punctuation links to punctuation.
 
-English to French is a function, so exact-match accuracy makes sense: there is no "you"; "they" is "ils"; "I", "we" and
-"they" take masculine adjectives.
+English to French is a function, so exact-match accuracy makes sense: there is no "you"; "they" is
+"ils"; "i", "we" and "they" take masculine adjectives.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from random import Random
 from typing import NamedTuple
 
 from . import Pair
+from . import lexicon as words
 from .lexicon import RECIPIENT, REPORTING, adjectives, nouns, starts_with_vowel, verbs
 
-VALIDATION, TEST, NEW_COMBINATIONS = 1000, 1000, 1000
-TRAIN = 28000
+TRAIN, VALIDATION, TEST, NEW_COMBINATIONS = 28000, 1000, 1000, 1000
 LONGEST = 22  # English tokens
 WITHHELD_SHARE = 0.05
 
-Links = tuple[tuple[int, int], ...]
+Combinations = tuple[tuple[str, str], ...]
 
 
 class Phrase(NamedTuple):
-    """English tokens, French tokens, links between them, and the (noun, adjective) and (noun, verb) pairs inside."""
+    """English tokens, French tokens, links between their positions, and the (noun, adjective) and
+    (noun, verb) pairs inside."""
 
     english: tuple[str, ...] = ()
     french: tuple[str, ...] = ()
-    links: Links = ()
-    combinations: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
+    combinations: Combinations = ()
 
 
 class Subject(NamedTuple):
-    """A phrase with what a verb and an adjective need to agree with it: person 0-3 is je, il, nous, ils."""
+    """A phrase and what has to agree with it: person 0 to 3 is je, il, nous, ils."""
 
     phrase: Phrase
     person: int
@@ -52,51 +58,41 @@ class Subject(NamedTuple):
     names: tuple[str, ...] = ()
 
 
-ELIDED = {"je": "j'", "ne": "n'", "que": "qu'", "de": "d'"}
+ELIDED = {"je": "j'", "que": "qu'", "de": "d'"}
 CONTRACTED = {("de", "le"): "du", ("de", "les"): "des", ("à", "le"): "au", ("à", "les"): "aux"}
 
 
 def join(*phrases: Phrase) -> Phrase:
-    """Put phrases one after another, with the elisions and contractions French asks for where they meet."""
+    """Phrases one after another, with the elisions and contractions of French where they meet."""
     english, french, links, combinations = [], [], [], []
     for phrase in phrases:
-        i, j, words = len(english), len(french), phrase.french
-        if french and words:
+        i, j, following = len(english), len(french), phrase.french
+        if french and following:
             last = french[-1]
-            if (last, words[0]) in CONTRACTED:
-                french[-1] = CONTRACTED[last, words[0]]
-                words, j = words[1:], j - 1
-            elif last in ELIDED and starts_with_vowel(words[0]):
+            if (last, following[0]) in CONTRACTED:
+                french[-1] = CONTRACTED[last, following[0]]
+                following, j = following[1:], j - 1
+            elif last in ELIDED and starts_with_vowel(following[0]):
                 french[-1] = ELIDED[last]
         english += phrase.english
-        french += words
+        french += following
         links += [(a + i, b + j) for a, b in phrase.links]
         combinations += phrase.combinations
     return Phrase(tuple(english), tuple(french), tuple(links), tuple(combinations))
 
 
+@cache
 def linked(english: str, french: str) -> Phrase:
     """A phrase whose words link each to each."""
     left, right = tuple(english.split()), tuple(french.split())
     return Phrase(left, right, tuple((i, j) for i in range(len(left)) for j in range(len(right))))
 
 
+@cache
 def aligned(english: str, french: str) -> Phrase:
     """A phrase whose words link one to one, in order."""
     left, right = tuple(english.split()), tuple(french.split())
     return Phrase(left, right, tuple((i, i) for i in range(len(left))))
-
-
-UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-UNITES = (
-    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept dix-huit"
-    " dix-neuf"
-).split()
-DIZAINES = "vingt trente quarante cinquante soixante soixante quatre-vingt quatre-vingt".split()
 
 
 def english_number(n: int) -> str:
@@ -104,19 +100,20 @@ def english_number(n: int) -> str:
     _check_number(n)
     if n == 100:
         return "one hundred"
+    units, tens = words.UNITS.split(), words.TENS.split()
     if n < 20:
-        return UNITS[n]
-    return TENS[n // 10 - 2] + (f"-{UNITS[n % 10]}" if n % 10 else "")
+        return units[n]
+    return tens[n // 10 - 2] + (f"-{units[n % 10]}" if n % 10 else "")
 
 
 def french_number(n: int, feminine: bool = False) -> str:
-    """0 to 100 in French words; "un" at the end agrees with a feminine noun."""
+    """0 to 100 in French words; a last "un" agrees with a feminine noun."""
     _check_number(n)
     if n == 100:
         return "cent"
     if n < 20:
-        return "une" if feminine and n == 1 else UNITES[n]
-    ten, rest = DIZAINES[n // 10 - 2], n % 10
+        return "une" if feminine and n == 1 else words.FRENCH_UNITS.split()[n]
+    ten, rest = words.FRENCH_TENS.split()[n // 10 - 2], n % 10
     if n // 10 in (7, 9):
         rest += 10
     if not rest:
@@ -130,37 +127,33 @@ def _check_number(n: int) -> None:
         raise ValueError(f"a number from 0 to 100 is needed, not {n}")
 
 
-POSSESSIVES = {
+OWN = {
     "my": ("mon", "ma", "mes"),
     "his": ("son", "sa", "ses"),
     "her": ("son", "sa", "ses"),
     "our": ("notre", "notre", "nos"),
     "their": ("leur", "leur", "leurs"),
-    "this": ("ce", "cette", "ces"),
 }
-BEFORE_VOWEL = {"ma": "mon", "sa": "son", "ce": "cet", "le": "l'", "la": "l'", "de": "d'"}
+DEFINITE = {"the": ("le", "la", "les"), "this": ("ce", "cette", "ces"), **OWN}
+BEFORE_VOWEL = {"le": "l'", "la": "l'", "ma": "mon", "sa": "son", "ce": "cet"}
 
 
-def _french_determiner(kind: str, feminine: bool, plural: bool, following: str, before: bool, denied: bool):
-    """French words for an English determiner; "" is a bare plural, "some" goes with nouns that are not counted."""
+def _articles(
+    determiner: str, feminine: bool, plural: bool, following: str, before: bool, denied: bool
+) -> tuple[str, ...]:
+    """French words for an English determiner; `before` says that an adjective comes next."""
     vowel = starts_with_vowel(following)
-    definite = "les" if plural else "la" if feminine else "le"
-    if kind == "the":
-        return (BEFORE_VOWEL[definite] if vowel and not plural else definite,)
-    if kind in POSSESSIVES:
-        word = POSSESSIVES[kind][2 if plural else feminine]
+    if determiner in DEFINITE:
+        word = DEFINITE[determiner][2 if plural else feminine]
         return (BEFORE_VOWEL.get(word, word) if vowel else word,)
-    # "pas de pommes", "pas de pain"; "de petites pommes"
-    if denied or (kind == "" and before):
+    if denied or (determiner == "" and before):  # "pas de pommes", "de petites pommes"
         return ("d'" if vowel else "de",)
-    if kind == "some":
+    if determiner == "some":
         return ("de", "l'") if vowel else ("de", "la") if feminine else ("du",)
-    if kind == "a":
-        return ("une" if feminine else "un",)
-    return ("des",)
+    return ("des",) if determiner == "" else ("une",) if feminine else ("un",)
 
 
-@lru_cache(maxsize=None)
+@cache
 def noun_phrase(
     noun: str,
     determiner: str = "the",
@@ -170,66 +163,55 @@ def noun_phrase(
     number: int = 0,
     denied: bool = False,
 ) -> Phrase:
-    """A noun with its determiner and adjectives.
+    """A noun with its determiner, number and adjectives.
 
-    `determiner` is "the", "a", "some" (for bread, water), "this", a possessive, or "" for a bare plural or a number
-    alone. `adjective` holds at most one that goes before the noun in French, then at most one that goes after it;
-    `very` belongs to the first. `denied` says that the phrase is the object of a negated verb.
+    `determiner` is "the", "a", "some" (bread, water), "this", a possessive, or "" for a bare plural
+    or a number alone. `adjective` names at most one that goes before the noun in French, then at
+    most one that goes after; `very` belongs to the first. `denied`: the object of a negated verb.
     """
-    word = nouns[noun]
-    feminine, plural = word.gender == "f", plural or number > 1
-    chosen = [adjectives[name] for name in adjective]
-    after = [a for a in chosen if not a.before]
-    shown = {"this": "these"}.get(determiner, determiner) if plural else determiner
-    if determiner == "some" and denied:
-        shown = "any"
-
-    english: list[str] = [shown] if shown else []
+    word, plural = nouns[noun], plural or determiner == "" or number > 1
+    feminine, head = word.gender == "f", word.french[plural]
     counting = english_number(number).split() if number else []
-    english += counting
-    start = len(english)
-    english += ["very"] * very + list(adjective) + [word.forms[plural]]
-    first_adjective, noun_position = start + very, len(english) - 1
+    shown = "these" if determiner == "this" and plural else determiner
+    shown = "any" if determiner == "some" and denied else shown
+    opening = [*([shown] if shown else []), *counting]
+    english = [*opening, *(["very"] if very else []), *adjective, word.forms[plural]]
+    last = len(english) - 1  # where the English noun is
 
-    french: list[tuple[str, int]] = []  # each French word with the English position it translates
-    head = word.french[plural]
-    for position, item in enumerate(chosen):
-        form = item.french[word.gender + ("p" if plural else "s")]
-        if item.before and not plural and not feminine and starts_with_vowel(head):
-            form = item.french["mv"]
-        words = [(form, first_adjective + position)]
-        if very and position == 0:
-            words.insert(0, ("très", start))
-        french += words if item.before else [(head, noun_position), *words]
-    if not after:
-        french.append((head, noun_position))
+    # French words after the number, each with its English position.
+    rest, behind = [], []
+    for i, name in enumerate(adjective, last - len(adjective)):
+        item = adjectives[name]
+        form = "p" if plural else "v" if starts_with_vowel(head) and not feminine else "s"
+        if not item.before and form == "v":
+            form = "s"
+        place = rest if item.before else behind
+        if very and name == adjective[0]:
+            place.append(("très", i - 1))
+        place.append((item.french[word.gender + form], i))
+    before = bool(rest)
+    rest = [*rest, (head, last), *behind]
 
-    comptes = french_number(number, feminine).split() if number else []
-    links = []
+    counted = french_number(number, feminine).split() if number else []
     articles: tuple[str, ...] = ()
     if shown or not number:
-        following = comptes[0] if comptes else french[0][0]
-        before = bool(chosen) and chosen[0].before
-        articles = _french_determiner(determiner, feminine, plural, following, before, denied)
-        links += [(0 if shown else noun_position, j) for j in range(len(articles))]
-    offset = len(articles)
-    first = 1 if shown else 0
-    links += [(first + i, offset + j) for i in range(len(counting)) for j in range(len(comptes))]
-    offset += len(comptes)
-    links += [(i, offset + j) for j, (_, i) in enumerate(french)]
+        following = (counted or [rest[0][0]])[0]
+        articles = _articles(determiner, feminine, plural, following, before, denied)
+    links = [(0 if shown else last, j) for j in range(len(articles))]
+    start = len(opening) - len(counting)
+    links += [
+        (start + i, len(articles) + j) for i in range(len(counting)) for j in range(len(counted))
+    ]
+    links += [(i, len(articles) + len(counted) + j) for j, (_, i) in enumerate(rest)]
     if shown == "a" and english[1][0] in "aeiou":
         english[0] = "an"
-    return Phrase(
-        tuple(english),
-        (*articles, *comptes, *(w for w, _ in french)),
-        tuple(links),
-        tuple((noun, name) for name in adjective),
-    )
+    french = (*articles, *counted, *(form for form, _ in rest))
+    return Phrase(tuple(english), french, tuple(links), tuple((noun, name) for name in adjective))
 
 
 def named(noun: str, determiner: str = "the", plural: bool = False, **rest) -> Subject:
-    """A noun phrase as a subject; takes what `noun_phrase` takes."""
-    plural = plural or rest.get("number", 0) > 1
+    """A noun phrase with what agrees with it; takes what `noun_phrase` takes."""
+    plural = plural or determiner == "" or rest.get("number", 0) > 1
     phrase = noun_phrase(noun, determiner, plural, **rest)
     return Subject(phrase, 3 if plural else 1, nouns[noun].gender, (noun,))
 
@@ -237,7 +219,7 @@ def named(noun: str, determiner: str = "the", plural: bool = False, **rest) -> S
 def both(first: Subject, second: Subject) -> Subject:
     """Two subjects joined by "and"; masculine if either is."""
     gender = "f" if first.gender == second.gender == "f" else "m"
-    phrase = join(first.phrase, aligned("and", "et"), second.phrase)
+    phrase = join(first.phrase, CONJUNCTIONS["and"], second.phrase)
     return Subject(phrase, 3, gender, first.names + second.names)
 
 
@@ -249,62 +231,96 @@ PRONOUNS = {
     "they": Subject(aligned("they", "ils"), 3),
 }
 BE = ("am", "is", "are", "are")
-ADVERBS = {"often": "souvent", "always": "toujours"}
+# The French words around the verb, or after it.
+MODES = {
+    "": (),
+    "not": ("ne", "pas"),
+    "never": ("ne", "jamais"),
+    "often": ("souvent",),
+    "always": ("toujours",),
+}
 
 
-@lru_cache(maxsize=None)
+@cache
 def verb_group(
-    verb: str, person: int, future: bool = False, mode: str = "", then: str = "", question: bool = False
+    verb: str,
+    person: int,
+    future: bool = False,
+    mode: str = "",
+    then: str = "",
+    question: bool = False,
 ) -> Phrase:
     """A conjugated verb with its auxiliary, negation or adverb, and preposition.
 
-    `mode` is "", "not", "never", "often" or "always"; `then` is an infinitive after "want"; in a `question` the
-    English auxiliary has moved to the front and is left out here.
+    `mode` is one of MODES, `then` the verb after "want to"; in a `question` the English auxiliary
+    has moved to the front and is left out here.
     """
-    word = verbs[verb]
-    base = verb.split()[0]
-    english: list[str] = []
-    asked = question or future
-    if verb == "be" and not future:
-        english = ([] if question else [BE[person]]) + ([mode] if mode else [])
-        at = 0
-    else:
-        if future and not question:
-            english = ["will"]
-        elif mode == "not" and not question:
-            english = ["does" if person == 1 else "do"]
-        english += [mode] if mode else []
-        at = len(english)
-        english.append(base if asked or mode == "not" or person != 1 else word.third)
+    word, base = verbs[verb], verb.split()[0]
     conjugated = (word.future if future else word.present)[person]
-    if mode in ("not", "never"):
-        negation = "n'" if starts_with_vowel(conjugated) else "ne"
-        french, place = [negation, conjugated, "pas" if mode == "not" else "jamais"], 1
+    around = MODES[mode]
+    if len(around) == 2:
+        ne = "n'" if starts_with_vowel(conjugated) else "ne"
+        french, at = [ne, conjugated, around[1]], 1
     else:
-        french, place = [conjugated, *([ADVERBS[mode]] if mode else [])], 0
+        french, at = [conjugated, *around], 0
+    others = [j for j in range(len(french)) if j != at]
 
-    links = [] if question and verb == "be" and not future else [(at, place)]
-    if future and not question:
-        links.append((0, place))
-    if mode:
-        i = english.index(mode)
-        links += [(i, j) for j in range(len(french)) if j != place]
-        if english[0] in ("do", "does") and mode == "not":
-            links += [(0, 0), (0, 2)]
+    # English words, each with the French positions it links to.
+    said: list[tuple[str, list[int]]] = [(mode, others)] if mode else []
+    if verb == "be" and not future:
+        if not question:
+            said.insert(0, (BE[person], [at]))
+    else:
+        auxiliary = []
+        if future:
+            auxiliary = [("will", [at])]
+        elif mode == "not":
+            auxiliary = [("does" if person == 1 else "do", others)]
+        inflected = not (auxiliary or question) and person == 1
+        said = [*([] if question else auxiliary), *said, (word.third if inflected else base, [at])]
     if then:
         word = verbs[then]
-        at, place = len(english) + 1, len(french)
-        english += ["to", then.split()[0]]
+        at = len(french)
         french.append(word.infinitive)
-        links += [(at - 1, place), (at, place)]
-    if word.particle:
-        english.append(word.particle)
-        links.append((len(english) - 1, len(french) if word.preposition else place))
+        said += [("to", [at]), (then.split()[0], [at])]
     if word.preposition:
         french.append(word.preposition)
         if not word.particle:
-            links.append((at, len(french) - 1))
-    return Phrase(tuple(english), tuple(french), tuple(links))
+            said[-1][1].append(len(french) - 1)
+    if word.particle:
+        said.append((word.particle, [len(french) - 1 if word.preposition else at]))
+    links = tuple((i, j) for i, (_, positions) in enumerate(said) for j in positions)
+    return Phrase(tuple(form for form, _ in said), tuple(french), links)
+
+
+def clause(
+    subject: Subject,
+    verb: str,
+    *rest: Phrase,
+    future: bool = False,
+    mode: str = "",
+    then: str = "",
+    question: bool = False,
+) -> Phrase:
+    """Subject, verb group (see `verb_group`) and the phrases after it, without the final mark."""
+    group = verb_group(verb, subject.person, future, mode, then, question)
+    acts = [name.split()[0] for name in (verb, then) if name not in ("", "be")]
+    group = group._replace(combinations=tuple((n, v) for n in subject.names for v in acts))
+    if not question:
+        return join(subject.phrase, group, *rest)
+    auxiliary = "does" if subject.person == 1 else "do"
+    if future or verb == "be":
+        auxiliary = "will" if future else BE[subject.person]
+    whole = join(linked(auxiliary, "est-ce que"), subject.phrase, group, *rest)
+    if auxiliary in ("do", "does"):
+        return whole
+    at = 2 + len(subject.phrase.french) + (mode in ("not", "never"))  # the French verb
+    return whole._replace(links=(*whole.links, (0, at)))
+
+
+def sentence(*phrases: Phrase, mark: str = ".") -> Phrase:
+    """Phrases with a full stop or a question mark."""
+    return join(*phrases, aligned(mark, mark))
 
 
 def predicate(subject: Subject, adjective: str, very: bool = False) -> Phrase:
@@ -314,51 +330,23 @@ def predicate(subject: Subject, adjective: str, very: bool = False) -> Phrase:
     return phrase._replace(combinations=tuple((name, adjective) for name in subject.names))
 
 
-def clause(
-    subject: Subject, verb: str, *rest: Phrase, future: bool = False, mode: str = "", then: str = ""
-) -> Phrase:
-    """A statement without its full stop: subject, verb group, and the phrases after it."""
-    group = verb_group(verb, subject.person, future, mode, then)
-    combinations = tuple((name, v) for name in subject.names for v in (verb, then) if v not in ("", "be"))
-    return join(subject.phrase, group._replace(combinations=combinations), *rest)
-
-
-def question(
-    subject: Subject, verb: str, *rest: Phrase, future: bool = False, mode: str = "", then: str = ""
-) -> Phrase:
-    """A yes/no question with its question mark."""
-    auxiliary = "will" if future else BE[subject.person] if verb == "be" else "does" if subject.person == 1 else "do"
-    group = verb_group(verb, subject.person, future, mode, then, question=True)
-    combinations = tuple((name, v) for name in subject.names for v in (verb, then) if v not in ("", "be"))
-    group = group._replace(combinations=combinations)
-    whole = join(linked(auxiliary, "est-ce que"), subject.phrase, group, *rest, aligned("?", "?"))
-    if auxiliary in ("do", "does"):
-        return whole
-    place = 2 + len(subject.phrase.french) + (mode in ("not", "never"))
-    return whole._replace(links=(*whole.links, (0, place)))
-
-
-def statement(*clauses: Phrase) -> Phrase:
-    """Clauses (and conjunctions) with a full stop."""
-    return join(*clauses, aligned(".", "."))
-
-
-def after_preposition(preposition: str, phrase: Phrase) -> Phrase:
-    """One of PREPOSITIONS before a noun phrase."""
+def after(preposition: str, phrase: Phrase) -> Phrase:
+    """A noun phrase after one of PREPOSITIONS."""
     return join(PREPOSITIONS[preposition], phrase)
 
 
-def which(head: Subject, verb: str, *rest: Phrase, future: bool = False) -> Subject:
+def which(head: Subject, verb: str, *rest: Phrase) -> Subject:
     """The head with a relative clause: "the boy who eats an apple", "the cat that sleeps"."""
     pronoun = "who" if "p" in nouns[head.names[0]].kinds else "that"
-    relative = clause(head._replace(phrase=aligned(pronoun, "qui")), verb, *rest, future=future)
+    relative = clause(head._replace(phrase=aligned(pronoun, "qui")), verb, *rest)
     return head._replace(phrase=join(head.phrase, relative))
 
 
-def there_is(phrase: Phrase, plural: bool, *rest: Phrase) -> Phrase:
-    """ "there is a cat ...": "il y a un chat ..." """
-    there = Phrase(("there", "are" if plural else "is"), ("il", "y", "a"), ((0, 0), (0, 1), (1, 2)))
-    return join(there, phrase, *rest)
+def there_is(what: Subject, place: Phrase) -> Phrase:
+    """A statement such as "there is a cat in the garden"."""
+    are = "are" if what.person == 3 else "is"
+    there = Phrase(("there", are), ("il", "y", "a"), ((0, 0), (0, 1), (1, 2)))
+    return join(there, what.phrase, place)
 
 
 PREPOSITIONS = {
@@ -367,7 +355,6 @@ PREPOSITIONS = {
     "behind": aligned("behind", "derrière"),
     "in front of": linked("in front of", "devant"),
     "with": aligned("with", "avec"),
-    "for": aligned("for", "pour"),
     "of": aligned("of", "de"),
     "to": aligned("to", "à"),
 }
@@ -383,28 +370,47 @@ PRESENT_TIMES = (
     aligned("every day", "chaque jour"),
     aligned("every morning", "chaque matin"),
 )
-FUTURE_TIMES = (aligned("tomorrow", "demain"), aligned("soon", "bientôt"), linked("tonight", "ce soir"))
+FUTURE_TIMES = (
+    aligned("tomorrow", "demain"),
+    aligned("soon", "bientôt"),
+    linked("tonight", "ce soir"),
+)
 
-OBJECTS = {
-    verb.name: tuple(n.name for n in nouns.values() if set(verb.objects) & set(n.kinds)) for verb in verbs.values()
-}
-SUBJECTS = {
-    kind: tuple(n.name for n in nouns.values() if kind in n.kinds) for kind in "paofmdthigw"
-}
+# What follows decides which of the grammar's sentences are worth saying, and how often.
+
+
+def _fit(kinds: str, candidates) -> tuple[str, ...]:
+    return tuple(c.name for c in candidates if set(kinds) & set(c.kinds))
+
+
+OF_KIND = {kind: _fit(kind, nouns.values()) for kind in "paofmdthigsw"}
+OBJECTS = {verb.name: _fit(verb.objects, nouns.values()) for verb in verbs.values()}
 FITTING = {
-    n.name: (
-        tuple(a.name for a in adjectives.values() if a.before and set(a.kinds) & set(n.kinds)),
-        tuple(a.name for a in adjectives.values() if not a.before and set(a.kinds) & set(n.kinds)),
+    noun.name: (
+        _fit(noun.kinds, [a for a in adjectives.values() if a.before]),
+        _fit(noun.kinds, [a for a in adjectives.values() if not a.before]),
     )
-    for n in nouns.values()
+    for noun in nouns.values()
 }
+PRONOUN_FITTING = (("big", "small", "young"), FITTING["king"][1])
+COLOURS = set(_fit("k", adjectives.values()))
+ACTING = tuple(name for name in verbs if name not in ("be", *REPORTING))
+STATES = ("want", "have", "like", "know", "live in")  # not "now", not "want to have"
+INFINITIVES = tuple(name for name in ACTING if name not in (*STATES, "fall", "lose", "come from"))
 NUMBERS = (*range(2, 21), 21, 22, 30, 35, 40, 48, 50, 60, 67, 70, 71, 76, 80, 84, 90, 99, 100)
-PLAIN = tuple(v.name for v in verbs.values() if v.name not in ("be", *REPORTING))
-INFINITIVES = tuple(v for v in PLAIN if v not in ("want", "have", "fall", "lose", "like", "know"))
+
+# Determiners by weight; "#" is a number.
+COUNTED = ("#", "#", "#", "the#", "my#")
+AS_SUBJECT = ("the",) * 18 + ("a",) * 7 + ("this",) * 4 + tuple(OWN) * 2 + COUNTED
+AS_OBJECT = ("the",) * 7 + ("a",) * 5 + ("",) * 4 + ("this",) + tuple(OWN) + COUNTED
+DENIED = tuple(d for d in AS_OBJECT if "#" not in d)
+KNOWN = ("the",) * 6 + ("this",) + tuple(OWN)
+AFTER_PREPOSITION = (*KNOWN, "a", "a")
+HOW = ("",) * 9 + ("not",) * 3 + ("never", "often", "always")
 
 
 class _Writer:
-    """Draws random sentences. Only Random.random is used: its sequence is the same in every Python version."""
+    """Draws sentences. Random.random alone is the same in every version of Python."""
 
     def __init__(self, seed: int):
         self.random = Random(seed).random
@@ -415,198 +421,169 @@ class _Writer:
     def chance(self, share: float) -> bool:
         return self.random() < share
 
-    def adjective(self, noun: str, share: float) -> tuple[tuple[str, ...], bool]:
-        """Adjectives for the noun, and whether to say "very"."""
-        if not self.chance(share):
-            return (), False
-        before, after = FITTING[noun]
-        draw = self.random()
-        if draw < 0.2 and before and after:
-            return (self.pick(before), self.pick(after)), False
-        return (self.pick(before + after),), self.chance(0.12)
+    def noun(self, name: str, determiners, share=0.27, plural=0.35, numbers=NUMBERS, denied=False):
+        """A noun phrase, as a Subject; `share` of them have an adjective."""
+        kinds, number = nouns[name].kinds, 0
+        determiner = self.pick(determiners)
+        if determiner.endswith("#"):
+            determiner, number = determiner[:-1], self.pick(numbers)
+        if determiner in OWN and "u" in kinds:
+            determiner = "the"
+        elif determiner in ("a", "this", "the") and "x" in kinds:
+            determiner = self.pick(tuple(OWN))
+        if "m" in kinds or "d" in kinds:
+            many, number = False, 0
+            determiner = "some" if determiner in ("", "a") else determiner
+        else:
+            many = determiner != "a" and self.chance(plural)
+        adjective, very = (), False
+        if self.chance(share * 1.6 if "o" in kinds or "f" in kinds else share):
+            first, second = FITTING[name]
+            if first and second and self.chance(0.2):
+                adjective = (self.pick(first), self.pick(second))
+            else:
+                adjective = (self.pick(first + second),)
+                very = self.chance(0.12) and adjective[0] not in COLOURS
+        denied = denied and determiner in ("", "a", "some")
+        return named(
+            name, determiner, many, adjective=adjective, very=very, number=number, denied=denied
+        )
 
-    def subject(self, kinds: str, plain: bool = False) -> Subject:
-        """A pronoun or a noun phrase of one of the kinds ("p", "a", "o" ...)."""
-        if "p" in kinds and self.chance(0.5):
-            return PRONOUNS[self.pick(("i", "we", "i", "we", "he", "she", "they"))]
-        kind = self.pick(kinds)
-        head = self.head(self.pick(SUBJECTS[kind]))
-        if plain:
-            return head
-        draw = self.random()
-        if draw < 0.08 and kind in "pa":
-            return both(head, self.head(self.pick(SUBJECTS[kind])))
-        if draw < 0.13 and kind in "pa":
+    def after(self, preposition: str, kind: str) -> Phrase:
+        """A place or a person after a preposition."""
+        noun = self.noun(self.pick(OF_KIND[kind]), AFTER_PREPOSITION, 0.22, 0.15)
+        return after(preposition, noun.phrase)
+
+    def place(self, verb: str = "") -> Phrase:
+        if verb == "swim":
+            return self.after("in", "s")
+        preposition = self.pick(("in", "in", "in", "near", "behind", "in front of"))
+        return self.after(preposition, "h" if preposition == "near" else "i")
+
+    def subject(self, kind: str, short: bool = False, share: float = 0.27) -> Subject:
+        """A pronoun or a noun phrase; if not `short` also two nouns or a relative clause."""
+        if kind == "p" and self.chance(0.52):
+            return PRONOUNS[self.pick(("i", "we") * 3 + ("he", "she", "they"))]
+        if kind in "md":
+            return self.noun(self.pick(OF_KIND[kind]), KNOWN, share)
+        draw = 1.0 if short else self.random()
+        if draw < 0.06 and kind in "ao":
+            owned = self.noun(self.pick(OF_KIND[kind]), ("the",), share)
+            return owned._replace(phrase=join(owned.phrase, self.after("of", "p")))
+        head = self.noun(self.pick(OF_KIND[kind]), AS_SUBJECT, share, numbers=(2, 3, 4, 5, 6))
+        if kind in "pa" and draw < 0.14:
+            second = self.noun(self.pick(OF_KIND[kind]), AS_SUBJECT, share, numbers=(2, 3, 4, 5, 6))
+            return both(head, second) if second.names != head.names else head
+        if kind in "pa" and draw < 0.2:
             return self.relative(head)
-        if draw < 0.17 and kind in "ao":
-            return self.owned(head)
         return head
 
-    def head(self, noun: str) -> Subject:
-        """A definite or indefinite noun phrase for a subject."""
-        adjective, very = self.adjective(noun, 0.3)
-        if set("md") & set(nouns[noun].kinds):
-            return named(noun, self.pick(("the", "the", "my", "this", "his", "our")), adjective=adjective, very=very)
-        draw = self.random()
-        if draw < 0.5:
-            determiner, plural, number = self.pick(("the", "the", "the", "a", "this")), False, 0
-        elif draw < 0.72:
-            determiner, plural, number = self.pick(("the", "the", "this")), True, 0
-        elif draw < 0.9:
-            determiner, plural, number = self.pick(("my", "his", "her", "our", "their")), self.chance(0.4), 0
-        else:
-            determiner, plural, number = self.pick(("the", "", "my")), True, self.pick((2, 3, 4, 5, 6))
-        return named(noun, determiner, plural, adjective=adjective, very=very, number=number)
-
-    def thing(self, noun: str, definite: bool = False, denied: bool = False) -> Phrase:
-        """A noun phrase for an object."""
-        adjective, very = self.adjective(noun, 0.34)
-        draw, plural, number = self.random(), False, 0
-        if draw < 0.28:
-            determiner, plural = "the", self.chance(0.4)
-        elif draw < 0.45:
-            determiner, plural = self.pick(("my", "his", "her", "our", "their", "this")), self.chance(0.4)
-        elif draw < 0.68:
-            determiner = "a"
-        elif draw < 0.84 or denied:
-            determiner, plural = "", True
-        else:
-            determiner, number = self.pick(("", "", "", "the")), self.pick(NUMBERS)
-        if set("md") & set(nouns[noun].kinds):
-            plural, number = False, 0
-            determiner = "some" if determiner in ("a", "") else determiner
-        if definite and determiner in ("a", "", "some"):
-            determiner, plural, number = "the", plural, 0
-        return noun_phrase(noun, determiner, plural, adjective, very, number, denied and determiner in ("a", "", "some"))
-
-    def around(self, kind: str) -> Phrase:
-        """A noun phrase after a preposition."""
-        noun = self.pick(SUBJECTS[kind])
-        adjective, very = self.adjective(noun, 0.22)
-        determiner = self.pick(("the", "the", "the", "the", "a", "this", "my", "his", "her", "our", "their"))
-        plural = determiner != "a" and self.chance(0.2)
-        return noun_phrase(noun, determiner, plural, adjective, very)
-
-    def owned(self, head: Subject) -> Subject:
-        """ "the hat of the queen" """
-        return head._replace(phrase=join(head.phrase, PREPOSITIONS["of"], self.around("p")))
+    def verb(self, kind: str, choices=ACTING) -> str:
+        while kind not in verbs[verb := self.pick(choices)].subjects:
+            pass
+        return verb
 
     def relative(self, head: Subject) -> Subject:
         kind = "p" if "p" in nouns[head.names[0]].kinds else "a"
         verb = self.verb(kind)
-        return which(head, verb, *self.complements(verb, kind, False, short=True))
+        return which(head, verb, *self.complements(verb, kind, short=True))
 
-    def verb(self, kind: str, choices=PLAIN) -> str:
-        while True:
-            verb = self.pick(choices)
-            if kind in verbs[verb].subjects:
-                return verb
-
-    def complements(self, verb: str, kind: str, denied: bool, short: bool = False) -> list[Phrase]:
-        """What follows the verb: object, recipient, place."""
+    def complements(self, verb: str, kind: str, denied=False, short=False) -> list[Phrase]:
+        """What follows the verb: object, recipient, place, company."""
         word = verbs[verb]
         if not word.objects:
-            if self.chance(0.5):
-                return [self.place()]
-            return [after_preposition("with", self.around("p"))] if self.chance(0.2) else []
-        noun = self.pick(SUBJECTS["w"] if verb == "drink" and kind == "a" else OBJECTS[verb])
+            if self.chance(0.45):
+                return [self.place(verb)]
+            company = verb not in ("fall", "sleep") and self.chance(0.25)
+            return [self.after("with", kind)] if company else []
+        name = self.pick(OF_KIND["w"] if verb == "drink" and kind == "a" else OBJECTS[verb])
         if word.preposition:
-            return [self.indirect(noun)]
-        phrases = [self.thing(noun, word.definite, denied)]
+            return [self.noun(name, AFTER_PREPOSITION, 0.25, 0.2).phrase]
+        kinds = nouns[name].kinds
+        if not short and ("p" in kinds or "a" in kinds) and self.chance(0.06):
+            return [self.relative(self.noun(name, ("the",))).phrase]
+        if not short and "o" in kinds and self.chance(0.05):
+            return [self.noun(name, ("the",)).phrase, self.after("of", "p")]
+        determiners = KNOWN if word.definite else DENIED if denied else AS_OBJECT
+        phrases = [self.noun(name, determiners, denied=denied).phrase]
         if verb in RECIPIENT and not (short and self.chance(0.5)):
-            phrases.append(after_preposition("to", self.around("p")))
+            phrases.append(self.after("to", "p"))
         elif not short and self.chance(0.1):
             phrases.append(self.place())
-        elif not short and set("oc") & set(nouns[noun].kinds) and self.chance(0.15):
-            phrases.append(join(PREPOSITIONS["of"], self.around("p")))
         return phrases
 
-    def indirect(self, noun: str) -> Phrase:
-        """A noun phrase after a French preposition: "pense au roi"."""
-        adjective, very = self.adjective(noun, 0.3)
-        mass = set("md") & set(nouns[noun].kinds)
-        determiner = self.pick(("the", "the", "the", "my", "his", "her", "our", "their", "this", "a"))
-        if mass and determiner == "a":
-            determiner = "the"
-        plural = determiner != "a" and not mass and self.chance(0.25)
-        return noun_phrase(noun, determiner, plural, adjective, very)
-
-    def place(self) -> Phrase:
-        preposition = self.pick(("in", "in", "in", "near", "behind", "in front of"))
-        return after_preposition(preposition, self.around("i" if preposition == "in" else "h"))
+    def description(self, short: bool, mode: str, **how) -> Phrase:
+        """A clause with "be" and an adjective."""
+        subject = self.subject(
+            self.pick(("p", "p", "p", "a", "o", "o", "h", "f", "t", "m", "d")), short, 0
+        )
+        fitting = FITTING[subject.names[0]] if subject.names else PRONOUN_FITTING
+        # "new" after "be" would be "neuf" for some things and "nouveau" for others.
+        suitable = [name for part in fitting for name in part if name != "new"]
+        for other in subject.names[1:]:
+            suitable = [a for a in suitable if a in FITTING[other][0] + FITTING[other][1]]
+        adjective = self.pick(suitable)
+        if mode != "not" and adjective not in words.PASSING.split():
+            mode = ""
+        very = mode == "" and adjective not in COLOURS and self.chance(0.25)
+        end = predicate(subject, adjective, very)
+        return clause(subject, "be", end, mode=mode, **how)
 
     def clause(self, future: bool, asked: bool = False, short: bool = False) -> Phrase:
-        """One clause, as a statement without full stop or as a question with its mark."""
-        build = question if asked else clause
-        draw = self.random()
-        mode = self.pick(("", "", "", "", "", "", "", "", "", "not", "not", "not", "never", "often", "always"))
+        """One clause, without its final mark."""
+        mode = self.pick(HOW)
         if asked and (mode == "never" or (mode == "not" and self.chance(0.5))):
             mode = ""
+        draw, then = self.random(), ""
         if draw < 0.13:
-            subject = self.subject(self.pick(("p", "p", "a", "o", "h", "f", "t", "m", "d")))
-            if subject.names:
-                fitting = FITTING[subject.names[0]]
-                if len(subject.names) > 1:
-                    other = FITTING[subject.names[1]]
-                    fitting = tuple(tuple(a for a in x if a in y) for x, y in zip(fitting, other, strict=True))
-            else:
-                fitting = (("young", "big", "small"), FITTING["king"][1])
-            adjective = self.pick(fitting[0] + fitting[1])
-            used = {name for _, name in subject.phrase.combinations}
-            if adjective in used:
-                adjective = self.pick(("strange", *fitting[1])) if fitting[1] else adjective
-            very = mode == "" and self.chance(0.25)
-            return build(subject, "be", predicate(subject, adjective, very), future=future, mode=mode)
+            return self.description(short, mode, future=future, question=asked)
         kind = "p" if draw < 0.8 else "a"
         verb = self.verb(kind)
-        then = ""
-        if kind == "p" and self.chance(0.12):
+        if kind == "p" and self.chance(0.1):
             verb, then = "want", self.verb("p", INFINITIVES)
-        subject = self.subject(kind, plain=short)
-        rest = self.complements(then or verb, kind, mode in ("not", "never"), short)
-        if mode in ("", "not") and self.chance(0.15) and sum(len(p.english) for p in rest) < 6:
+        denied = mode in ("not", "never")
+        rest = self.complements(then or verb, kind, denied, short)
+        length = sum(len(phrase.french) for phrase in rest)
+        if length < 4 and verb not in STATES and mode == "" and self.chance(0.15):
             rest.append(self.pick(FUTURE_TIMES if future else PRESENT_TIMES))
-        return build(subject, verb, *rest, future=future, mode=mode, then=then)
+        subject = self.subject(kind, short)
+        return clause(subject, verb, *rest, future=future, mode=mode, then=then, question=asked)
 
     def sentence(self) -> Phrase:
-        draw = self.random()
-        future = self.chance(0.47)
-        if draw < 0.54:
-            return statement(self.clause(future))
-        if draw < 0.69:
-            return self.clause(future, asked=True)
-        if draw < 0.72:
-            noun, number = self.pick(OBJECTS["see"]), self.pick((0, *NUMBERS))
-            adjective, very = self.adjective(noun, 0.4)
-            plain = number == 0 or self.chance(0.5)
-            phrase = noun_phrase(noun, "a" if plain else "", False, adjective, very, 0 if plain else number)
-            return statement(there_is(phrase, not plain, self.place()))
-        if draw < 0.79:
-            subject, verb = self.subject("p", plain=True), self.pick(REPORTING)
-            report = clause(subject, verb, future=self.chance(0.3))
-            return statement(report, CONJUNCTIONS["that"], self.clause(future, short=True))
-        conjunction = self.pick(("and", "but", "because"))
+        draw, future = self.random(), self.chance(0.5)
+        if draw < 0.61:
+            return sentence(self.clause(future))
+        if draw < 0.77:
+            return sentence(self.clause(future, asked=True), mark="?")
+        if draw < 0.8:
+            name = self.pick(OF_KIND[self.pick("pao")])
+            what = self.noun(name, ("#",) if "x" in nouns[name].kinds else ("a", "#"))
+            return sentence(there_is(what, self.place()))
+        if draw < 0.87:
+            report = clause(self.subject("p", True), self.pick(REPORTING), future=self.chance(0.4))
+            return sentence(report, CONJUNCTIONS["that"], self.clause(future, short=True))
+        conjunction = CONJUNCTIONS[self.pick(("and", "but", "because"))]
         first = self.clause(future, short=True)
-        return statement(first, CONJUNCTIONS[conjunction], self.clause(future, short=True))
+        return sentence(first, conjunction, self.clause(future, short=True))
 
 
-def text(tokens: Iterable[str], french: bool) -> str:
-    """Tokens as normally spaced text."""
+def _text(tokens: Iterable[str], french: bool) -> str:
     line = " ".join(tokens).replace(" .", ".").replace(" ,", ",")
     return line.replace("' ", "'") if french else line.replace(" ?", "?")
 
 
 def pair(phrase: Phrase) -> Pair:
-    """A whole sentence as a pair with its sorted links."""
-    return Pair(text(phrase.english, False), text(phrase.french, True), tuple(sorted(phrase.links)))
+    """A whole sentence as normally spaced text with sorted links."""
+    english, french = _text(phrase.english, False), _text(phrase.french, True)
+    return Pair(english, french, tuple(sorted(phrase.links)))
 
 
 @dataclass(frozen=True)
 class Phrasebook:
     """The corpus in four splits that share no sentence.
 
-    `withheld` holds the (noun, adjective) and (noun, verb) pairs, in English, that occur in `new_combinations` only;
-    each of its sentences has at least one.
+    `withheld` holds (noun, adjective) and (subject noun, verb) pairs, as English base forms, that
+    occur in `new_combinations` alone; each of its sentences has at least one.
     """
 
     train: list[Pair]
@@ -614,38 +591,52 @@ class Phrasebook:
     test: list[Pair]
     new_combinations: list[Pair]
     withheld: frozenset[tuple[str, str]]
-    _combinations: dict[str, tuple[tuple[str, str], ...]] = field(repr=False)
+    _combinations: dict[str, Combinations] = field(repr=False)
 
-    def combinations(self, pair: Pair) -> tuple[tuple[str, str], ...]:
-        """The (noun, adjective) and (noun, verb) pairs that a sentence of this corpus holds."""
+    def combinations(self, pair: Pair) -> Combinations:
+        """The (noun, adjective) and (noun, verb) pairs in a sentence of this corpus."""
         return self._combinations[pair.source]
 
 
 def _withheld(writer: _Writer) -> frozenset[tuple[str, str]]:
-    """A random share of all the pairs the grammar allows."""
+    """A random share of all the combinations the grammar allows."""
     allowed = [(n, a) for n in nouns for place in FITTING[n] for a in place]
-    allowed += [(n, v) for v in PLAIN for k in verbs[v].subjects for n in SUBJECTS[k]]
-    return frozenset(combination for combination in allowed if writer.chance(WITHHELD_SHARE))
+    allowed += [
+        (n, v.split()[0]) for v in ACTING for kind in verbs[v].subjects for n in OF_KIND[kind]
+    ]
+    # Without repeats ("look at" and "look for"), in an order that is the same everywhere.
+    return frozenset(each for each in dict.fromkeys(allowed) if writer.chance(WITHHELD_SHARE))
+
+
+def load(seed: int = 0) -> Phrasebook:
+    """Write the corpus, once a seed. The same seed gives the same corpus on every machine."""
+    return _load(seed)
 
 
 @lru_cache(maxsize=4)
-def load(seed: int = 0) -> Phrasebook:
-    """Write the corpus. The same seed gives the same corpus on every machine."""
+def _load(seed: int) -> Phrasebook:
     writer = _Writer(seed)
     withheld = _withheld(writer)
     usual: list[Pair] = []
     unusual: list[Pair] = []
-    combinations: dict[str, tuple[tuple[str, str], ...]] = {}
+    combinations: dict[str, Combinations] = {}
     while len(usual) < TRAIN + VALIDATION + TEST or len(unusual) < NEW_COMBINATIONS:
         phrase = writer.sentence()
-        source = text(phrase.english, False)
-        if source in combinations or len(phrase.english) > LONGEST:
-            continue
         pool, enough = usual, TRAIN + VALIDATION + TEST
         if not withheld.isdisjoint(phrase.combinations):
             pool, enough = unusual, NEW_COMBINATIONS
-        if len(pool) < enough:
-            combinations[source] = phrase.combinations
-            pool.append(pair(phrase))
-    test, validation, train = usual[:TEST], usual[TEST : TEST + VALIDATION], usual[TEST + VALIDATION :]
-    return Phrasebook(train, validation, test, unusual, withheld, combinations)
+        if len(pool) == enough or len(phrase.english) > LONGEST:
+            continue
+        made = pair(phrase)
+        if made.source not in combinations:
+            combinations[made.source] = phrase.combinations
+            pool.append(made)
+    held_out = TEST + VALIDATION
+    return Phrasebook(
+        train=usual[held_out:],
+        validation=usual[TEST:held_out],
+        test=usual[:TEST],
+        new_combinations=unusual,
+        withheld=withheld,
+        _combinations=combinations,
+    )
