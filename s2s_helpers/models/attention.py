@@ -129,30 +129,29 @@ class AttentionDecoder(nn.Module):
         (batch, time, source)."""
         embedded = self.dropout(self.embedding(tokens))  # (batch, time, embedding)
         if self.style == "bahdanau":
-            advance = self._bahdanau
+            features, state, weights = self._bahdanau(embedded, state, memory)
         elif self.input_feeding:
-            advance = self._luong_fed
+            features, state, weights = self._luong_fed(embedded, state, memory)
         else:
             features, state, weights = self._luong(embedded, state, memory)
-            return self.output(self.dropout(features)), state, weights
-        features, weights = [], []
-        for position in range(tokens.shape[1]):
-            feature, state, weight = advance(embedded[:, position : position + 1], state, memory)
-            features.append(feature)
-            weights.append(weight)
-        features, weights = torch.cat(features, dim=1), torch.cat(weights, dim=1)
         return self.output(self.dropout(features)), state, weights
 
     def _attend(self, query: Tensor, memory: Memory):
         return self.attention(query, memory.keys, memory.states, memory.mask)
 
     def _bahdanau(self, embedded: Tensor, state: State, memory: Memory):
-        query = state.hidden[0][:, -1:]  # s_{i-1} of the top layer, (batch, 1, hidden)
-        context, weights = self._attend(query, memory)
-        inputs = torch.cat([embedded, context], dim=-1)
-        outputs, hidden = run_rnn(self.rnn, inputs, state.hidden)
-        features = torch.tanh(self.readout(torch.cat([outputs, context, embedded], dim=-1)))
-        return features, State(hidden=hidden, position=state.position + 1), weights
+        hidden, outputs, contexts, weights = state.hidden, [], [], []
+        for inputs in embedded.split(1, dim=1):
+            query = hidden[0][:, -1:]  # s_{i-1} of the top layer, (batch, 1, hidden)
+            context, weight = self._attend(query, memory)
+            output, hidden = run_rnn(self.rnn, torch.cat([inputs, context], dim=-1), hidden)
+            outputs.append(output)
+            contexts.append(context)
+            weights.append(weight)
+        # The readout waits for nothing, so it is made for all positions at once.
+        read = torch.cat([torch.cat(outputs, 1), torch.cat(contexts, 1), embedded], dim=-1)
+        state = State(hidden=hidden, position=state.position + embedded.shape[1])
+        return torch.tanh(self.readout(read)), state, torch.cat(weights, dim=1)
 
     def _luong(self, inputs: Tensor, state: State, memory: Memory):
         outputs, hidden = run_rnn(self.rnn, inputs, state.hidden)
@@ -162,7 +161,13 @@ class AttentionDecoder(nn.Module):
         return features, State(hidden, context=features[:, -1], position=position), weights
 
     def _luong_fed(self, embedded: Tensor, state: State, memory: Memory):
-        return self._luong(torch.cat([embedded, state.context[:, None]], dim=-1), state, memory)
+        features, weights = [], []
+        for inputs in embedded.split(1, dim=1):
+            fed = torch.cat([inputs, state.context[:, None]], dim=-1)
+            feature, state, weight = self._luong(fed, state, memory)
+            features.append(feature)
+            weights.append(weight)
+        return torch.cat(features, dim=1), state, torch.cat(weights, dim=1)
 
 
 class AttentionSeq2Seq(Seq2SeqModel):
