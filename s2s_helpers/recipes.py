@@ -1,0 +1,141 @@
+"""Trained phrasebook models at hand: out of a local cache, or trained there and then.
+
+The cache lies where the operating system wants it, or in the folder `S2S_CACHE_DIR` names. A model
+is found again only if code, data and settings are what it was trained with.
+"""
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import torch
+from filelock import FileLock
+
+from s2s_helpers.corpora import phrasebook
+from s2s_helpers.data import Seq2SeqDataset, make_loader
+from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.metrics import token_accuracy
+from s2s_helpers.models import (
+    AttentionSeq2Seq,
+    Seq2Seq,
+    Seq2SeqModel,
+    TransformerSeq2Seq,
+    load_model,
+    save_model,
+)
+from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
+from s2s_helpers.vocabulary import Vocabulary
+
+SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
+# Model class, its settings, and those of the training: what learns most in 45 s on two cores.
+RECIPES = {
+    "rnn": (Seq2Seq, SMALL, dict(epochs=2, lr=4e-3)),
+    "bahdanau": (AttentionSeq2Seq, dict(SMALL, attention="bahdanau"), dict(epochs=2, lr=4e-3)),
+    "luong": (AttentionSeq2Seq, dict(SMALL, attention="luong"), dict(epochs=2, lr=4e-3)),
+    "transformer": (
+        TransformerSeq2Seq, dict(width=128, layers=2, dropout=0.0), dict(epochs=2, lr=3e-3)
+    ),
+}  # fmt: skip
+
+
+@cache
+def phrasebook_vocabularies() -> tuple[Vocabulary, Vocabulary]:
+    """English and French words of the phrasebook's training pairs."""
+    pairs = phrasebook.load().train
+    english = Vocabulary.build([pair.source for pair in pairs], language="en")
+    return english, Vocabulary.build([pair.target for pair in pairs], language="fr")
+
+
+@cache
+def phrasebook_datasets() -> tuple[Seq2SeqDataset, Seq2SeqDataset]:
+    """The phrasebook's training and validation pairs as ids."""
+    book = phrasebook.load()
+    return tuple(
+        Seq2SeqDataset(pairs, *phrasebook_vocabularies()) for pairs in (book.train, book.validation)
+    )
+
+
+def check_kind(kind: str) -> None:
+    """Raise ValueError for a kind that has no recipe."""
+    if kind not in RECIPES:
+        raise ValueError(f"kind must be one of {sorted(RECIPES)}, got {kind!r}")
+
+
+def phrasebook_trainer(
+    kind: str, seed: int = 0, progress: bool = True, checkpoint_dir=None, **changes
+) -> Seq2SeqTrainer:
+    """An untrained model of this kind and the trainer that knows its recipe.
+
+    `changes` replaces settings of the model, or `epochs`, `lr` and `batch_size` of the training.
+    """
+    check_kind(kind)
+    model_class, settings, training = RECIPES[kind]
+    training = dict(batch_size=32) | training
+    training |= {key: changes.pop(key) for key in list(changes) if key in training}
+    train, validation = phrasebook_datasets()
+    batch_size = training["batch_size"]
+    train_loader = make_loader(train, batch_size=batch_size, shuffle=True, seed=seed)
+    set_seed(seed)
+    model = model_class(*phrasebook_vocabularies(), **(settings | changes))
+    steps = training["epochs"] * len(train_loader)
+    return Seq2SeqTrainer(
+        model,
+        training_config(
+            training["epochs"],
+            lr=training["lr"],
+            progress=progress,
+            checkpoint_dir=checkpoint_dir,
+            device="cpu",
+        ),
+        train_loader,
+        make_loader(validation, batch_size=256),
+        loss=Seq2SeqLoss(label_smoothing=0.1),
+        metrics={"token_accuracy": token_accuracy},
+        schedule=linear_warmup(steps // 10, steps),
+        seed=seed,
+    )
+
+
+def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2SeqModel:
+    """A trained "rnn", "bahdanau", "luong" or "transformer", in evaluation mode.
+
+    The first call trains it, in under a minute on two cores, with a progress bar; later calls, from
+    any notebook, read it from the cache. Two notebooks that want it at once train it once.
+    """
+    check_kind(kind)
+    path = cache_folder() / f"phrasebook-{kind}-{seed}-{fingerprint(kind, seed)}.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            try:
+                return load_model(path)
+            except ValueError:  # a broken file: make it anew
+                path.unlink()
+        trainer = phrasebook_trainer(kind, seed, progress)
+        if trainer.fit().stopped == "interrupted":
+            raise KeyboardInterrupt
+        save_model(trainer.model, path)
+    return trainer.model.eval()
+
+
+def cache_folder() -> Path:
+    """Where trained models are kept: `S2S_CACHE_DIR`, or the user's cache folder."""
+    return Path(os.environ.get("S2S_CACHE_DIR") or platformdirs.user_cache_dir("s2s_helpers"))
+
+
+def fingerprint(kind: str, seed: int) -> str:
+    """A short hash of all that shapes the trained model: code, data, settings, and PyTorch."""
+    package = Path(__file__).parent
+    files = [*package.glob("*.py"), *package.glob("models/*.py"), *package.glob("corpora/*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        # Pictures and search do not change what is learned.
+        if path.stem not in ("recipes", "plots", "show", "decoding", "multi30k"):
+            digest.update(path.read_bytes())
+    _, settings, training = RECIPES[kind]
+    told = [kind, seed, settings, training, torch.__version__]
+    digest.update(json.dumps(told, sort_keys=True).encode())
+    return digest.hexdigest()[:16]
