@@ -35,7 +35,7 @@ NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 .PHONY: lab test notebooks format install
 
 lab: install
-	$(RUN) -m jupyterlab $(LAB_FLAGS) notebooks/01_data.ipynb
+	$(RUN) -m jupyterlab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb
 
 test: install
 	$(RUN) -m ruff check $(SOURCES)
