@@ -32,11 +32,11 @@ from s2s_helpers.vocabulary import Vocabulary
 SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
 # Model class, its settings, and those of the training: what learns most in 45 s on two cores.
 RECIPES = {
-    "rnn": (Seq2Seq, SMALL, dict(epochs=2, lr=4e-3)),
-    "bahdanau": (AttentionSeq2Seq, dict(SMALL, attention="bahdanau"), dict(epochs=2, lr=4e-3)),
-    "luong": (AttentionSeq2Seq, dict(SMALL, attention="luong"), dict(epochs=2, lr=4e-3)),
+    "rnn": (Seq2Seq, SMALL, dict(epochs=3, lr=8e-3)),
+    "bahdanau": (AttentionSeq2Seq, dict(SMALL, attention="bahdanau"), dict(epochs=3, lr=8e-3)),
+    "luong": (AttentionSeq2Seq, dict(SMALL, attention="luong"), dict(epochs=3, lr=8e-3)),
     "transformer": (
-        TransformerSeq2Seq, dict(width=128, layers=2, dropout=0.0), dict(epochs=2, lr=3e-3)
+        TransformerSeq2Seq, dict(width=128, layers=2, dropout=0.0), dict(epochs=2, lr=3e-3, batch_size=32)
     ),
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ def phrasebook_trainer(
     """
     check_kind(kind)
     model_class, settings, training = RECIPES[kind]
-    training = dict(batch_size=32) | training
+    training = dict(batch_size=64) | training
     training |= {key: changes.pop(key) for key in list(changes) if key in training}
     train, validation = phrasebook_datasets()
     batch_size = training["batch_size"]
