@@ -1,0 +1,155 @@
+"""How good the notebooks' models are: every figure of the README's results table.
+
+python benchmarks/quality.py phrasebook   four models, three seeds
+python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
+python benchmarks/quality.py readme       writes the tables from benchmarks/results into the README
+
+Times are of this machine; a quiet one with two cores is what the README means.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from s2s_helpers import metrics
+from s2s_helpers.corpora import multi30k, phrasebook
+from s2s_helpers.decoding import translate
+from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SEEDS = (0, 1, 2)
+NAMES = {
+    "rnn": "RNN encoder-decoder",
+    "bahdanau": "RNN with Bahdanau's attention",
+    "luong": "RNN with Luong's attention",
+    "transformer": "Transformer",
+}
+
+
+def trained(trainer) -> tuple:
+    """The trained model, and what its training took."""
+    started, busy = time.perf_counter(), time.process_time()
+    trainer.fit()
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    return trainer.model, {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - busy,
+        "parameters": parameters,
+    }
+
+
+def phrasebook_run(kind: str, seed: int) -> dict:
+    """Train one model; sequence accuracy and alignment error rate (%) on both test splits."""
+    model, result = trained(phrasebook_trainer(kind, seed))
+    for split in ("test", "new_combinations"):
+        pairs = getattr(phrasebook.load(), split)
+        found = translate(model, [pair.source for pair in pairs])
+        texts = [pair.target for pair in pairs]
+        accuracy = metrics.sequence_accuracy([t.text for t in found], texts)
+        result[f"{split}_accuracy"] = 100 * accuracy
+        if found[0].attention is not None:
+            # The end of the sentence has no gold links.
+            links = [metrics.attention_links(t.attention_matrix()[:-1]) for t in found]
+            gold = [set(pair.alignment) for pair in pairs]
+            result[f"{split}_aer"] = 100 * metrics.alignment_error_rate(links, gold)
+    return result
+
+
+def multi30k_run(seed: int) -> dict:
+    """Train the model of 08; BLEU and chrF on the 1,000 captions of test_2016_flickr."""
+    model, result = trained(multi30k_trainer(seed))
+    pairs = multi30k.load("test_2016_flickr")
+    references = [pair.target.strip() for pair in pairs]
+    for name, beam_size in ("greedy", 1), ("beam", 5):
+        started = time.perf_counter()
+        texts = [t.text for t in translate(model, [p.source for p in pairs], beam_size=beam_size)]
+        result[f"{name}_seconds"] = time.perf_counter() - started
+        result[f"{name}_bleu"] = metrics.bleu(texts, references)
+        result[f"{name}_bleu_lower"] = metrics.bleu(texts, references, lowercase=True)
+        result[f"{name}_chrf"] = metrics.chrf(texts, references)
+    result["signature"] = metrics.bleu_signature()
+    return result
+
+
+def save(name: str, runs: dict) -> None:
+    """Write the runs with what they ran on."""
+    machine = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "seeds": list(SEEDS),
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+
+
+def spread(runs: list[dict], key: str) -> str:
+    """Mean and standard deviation over the seeds, or a dash."""
+    values = [run[key] for run in runs if key in run]
+    if not values:
+        return "-"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def table(name: str) -> str:
+    """The README's table of one results file."""
+    runs = json.loads((RESULTS / f"{name}.json").read_text())["runs"]
+    if name == "phrasebook":
+        head = ["model", "parameters", "test, %", "new combinations, %", "AER, %", "training, s"]
+        keys = ["test_accuracy", "new_combinations_accuracy", "test_aer", "seconds"]
+    else:
+        head = ["search", "parameters", "BLEU", "BLEU, lower-cased", "chrF", "training, s"]
+        keys = ["bleu", "bleu_lower", "chrf", "seconds"]
+    rows = []
+    for kind, results in runs.items():
+        size = f"{results[0]['parameters'] / 1e6:.1f} M"
+        if name == "phrasebook":
+            cells = [NAMES[kind], size, *(spread(results, key) for key in keys)]
+            rows.append(cells)
+        else:
+            for search in ("greedy", "beam"):
+                values = [f"{search}_{key}" if key != "seconds" else key for key in keys]
+                label = "greedy" if search == "greedy" else "beam of 5"
+                rows.append([label, size, *(spread(results, key) for key in values)])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def in_readme(text: str, name: str) -> str:
+    """The README's text with the table between its two marks made anew."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{table(name)}\n{end}{after}"
+
+
+def main(what: str) -> None:
+    if what == "phrasebook":
+        runs = {kind: [phrasebook_run(kind, seed) for seed in SEEDS] for kind in RECIPES}
+        save(what, runs)
+    elif what == "multi30k":
+        save(what, {"transformer": [multi30k_run(seed) for seed in SEEDS]})
+    elif what == "readme":
+        path = ROOT / "README.md"
+        text = path.read_text(encoding="utf-8")
+        for name in ("phrasebook", "multi30k"):
+            text = in_readme(text, name)
+        path.write_text(text, encoding="utf-8")
+        return
+    else:
+        sys.exit(f"name what to measure: phrasebook, multi30k or readme, not {what!r}")
+    print(table(what))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) == 2 else "nothing")

@@ -1,0 +1,97 @@
+"""The cache of trained models: found again, kept apart by settings, mended when broken."""
+
+import pytest
+import torch
+
+from s2s_helpers import recipes
+from s2s_helpers.corpora import phrasebook
+from s2s_helpers.data import Seq2SeqDataset
+from s2s_helpers.models import Seq2Seq, load_model
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A recipe of a second, on 200 pairs, and an empty cache."""
+    monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path))
+    settings = dict(embedding=4, hidden=8, cell="gru")
+    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    book = phrasebook.load()
+    parts = tuple(
+        Seq2SeqDataset(pairs[:200], *recipes.phrasebook_vocabularies())
+        for pairs in (book.train, book.validation)
+    )
+    monkeypatch.setattr(recipes, "phrasebook_datasets", lambda: parts)
+    return tmp_path
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def files(folder):
+    return sorted(folder.glob("*.pt"))
+
+
+def test_a_second_call_reads_what_the_first_trained(tiny, monkeypatch):
+    first = recipes.phrasebook_model("rnn", progress=False)
+    assert len(files(tiny)) == 1 and not first.training
+    assert torch.equal(weights(load_model(files(tiny)[0])), weights(first))
+    monkeypatch.setattr(recipes, "phrasebook_trainer", None)  # training again would fail
+    assert torch.equal(weights(recipes.phrasebook_model("rnn")), weights(first))
+
+
+def test_seed_settings_and_code_make_another_file(tiny, monkeypatch):
+    recipes.phrasebook_model("rnn", progress=False)
+    recipes.phrasebook_model("rnn", seed=1, progress=False)
+    settings = dict(embedding=4, hidden=10, cell="gru")
+    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    assert recipes.phrasebook_model("rnn", progress=False).settings["hidden"] == 10
+    assert len(files(tiny)) == 3
+    before = recipes.fingerprint("rnn", 0)
+    read = recipes.Path.read_bytes
+    changed = {"rnn.py": b"# changed", "plots.py": b"# changed"}
+    for name, differs in ("plots.py", False), ("rnn.py", True):
+        monkeypatch.setattr(
+            recipes.Path,
+            "read_bytes",
+            lambda path, name=name: read(path) + (changed[name] if path.name == name else b""),
+        )
+        assert (recipes.fingerprint("rnn", 0) != before) == differs
+
+
+def test_a_broken_file_is_made_anew(tiny):
+    first = recipes.phrasebook_model("rnn", progress=False)
+    path = files(tiny)[0]
+    path.write_bytes(path.read_bytes()[:100])
+    again = recipes.phrasebook_model("rnn", progress=False)
+    assert torch.equal(weights(again), weights(first))
+    assert torch.equal(weights(load_model(path)), weights(first))
+
+
+def test_an_interrupted_training_leaves_nothing_behind(tiny, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Seq2Seq, "teacher_forced", stop)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.phrasebook_model("rnn", progress=False)
+    assert files(tiny) == []
+
+
+def test_a_trainer_takes_changes_of_model_and_training(tiny):
+    trainer = recipes.phrasebook_trainer("rnn", progress=False, epochs=2, lr=5e-4, hidden=12)
+    assert trainer.model.settings["hidden"] == 12 and trainer.config.epochs == 2
+    assert trainer.optimizer.defaults["lr"] == 5e-4
+    assert trainer.model.settings["embedding"] == 4
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match=r"kind must be one of .*'transformer'.* got 'lstm'"):
+        recipes.phrasebook_model("lstm")
+
+
+def test_every_recipe_builds_its_model():
+    for kind, (model_class, settings, _) in recipes.RECIPES.items():
+        model = recipes.phrasebook_trainer(kind, progress=False).model
+        assert type(model) is model_class
+        assert settings.items() <= model.settings.items()
