@@ -186,9 +186,9 @@ def test_teacher_forcing_mixes_gold_and_own_tokens(model):
 
 def test_bad_input_is_named(model):
     batch = mixed_batch()
-    with pytest.raises(ValueError, match="source id 23 is outside .* 0 to 22"):
+    with pytest.raises(ValueError, match=r"source id 23 is outside .* 0 to 22"):
         model(Batch(batch.source.clamp(min=23), batch.source_mask, batch.target))
-    with pytest.raises(ValueError, match="target id 19 is outside .* 0 to 18"):
+    with pytest.raises(ValueError, match=r"target id 19 is outside .* 0 to 18"):
         model(Batch(batch.source, batch.source_mask, batch.target + 16 * (batch.target == EOS)))
     if model.max_positions:
         long = torch.full((1, model.max_positions + 1), 5)
