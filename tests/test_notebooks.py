@@ -70,7 +70,7 @@ def problems(notebook) -> list[str]:
         found.append("no title at the start")
     if minutes(notebook) is None:
         found.append("no minutes in the first cell")
-    if not re.search(r"you(['’]ll| will) be able to", first):
+    if not re.search(r"\byou(['’]ll| will) be able to", first, re.IGNORECASE):
         found.append("the first cell does not say what you will be able to do")
     end = "\n".join(cell.source for cell in cells[-4:] if cell.cell_type == "markdown").lower()
     found += [
