@@ -1,11 +1,14 @@
 """Every model speaks the four verbs, ignores padding, and agrees with torch's own modules."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
 from s2s_helpers.data import Batch, collate
 from s2s_helpers.models import (
+    AttentionDecoder,
     AttentionSeq2Seq,
     BahdanauAttention,
     Bridge,
@@ -184,6 +187,25 @@ def test_teacher_forcing_mixes_gold_and_own_tokens(model):
     torch.testing.assert_close(model(batch)[0], forced, atol=1e-5, rtol=1e-5)
 
 
+def test_teacher_forcing_throws_a_coin_for_every_token(monkeypatch):
+    model, steps = build("rnn-lstm").train(), []
+    step = model.step
+
+    def watched(tokens, state, memory):
+        logits, state, attention = step(tokens, state, memory)
+        steps.append((tokens, logits.argmax(-1)))
+        return logits, state, attention
+
+    monkeypatch.setattr(model, "step", watched)
+    model.teacher_forcing = 0.75
+    batch = mixed_batch(rows=300)
+    model(batch)
+    for place in range(1, 4):
+        gold, own, read = batch.target[:, place], steps[place - 1][1], steps[place][0]
+        assert ((read == gold) | (read == own)).all()
+        assert 0.6 < (read == gold)[gold != own].float().mean() < 0.9
+
+
 def test_bad_input_is_named(model):
     batch = mixed_batch()
     with pytest.raises(ValueError, match=r"source id 23 is outside .* 0 to 22"):
@@ -211,6 +233,35 @@ def test_loading_something_else_is_an_error(tmp_path):
     (tmp_path / "cut.pt").write_bytes(cut)
     with pytest.raises(ValueError, match="broken"):
         load_model(tmp_path / "cut.pt")
+
+
+def test_a_model_file_runs_no_code(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "made"),))
+
+    torch.save({"class": "Seq2Seq", "weights": Runs()}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match="broken or not a saved model"):
+        load_model(tmp_path / "model.pt")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    model = build("rnn-lstm")
+    save_model(model, tmp_path / "model.pt")
+
+    def disk_full(value, file):
+        if not hasattr(file, "write"):
+            file = open(file, "wb")  # noqa: SIM115
+        file.write(b"a piece")
+        file.flush()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        save_model(model, tmp_path / "model.pt")
+    assert torch.equal(load_model(tmp_path / "model.pt")(mixed_batch())[0], model(mixed_batch())[0])
+    assert list(tmp_path.iterdir()) == [tmp_path / "model.pt"]
 
 
 # The recurrent parts
@@ -246,6 +297,8 @@ def test_bridge_carries_every_layer_and_both_directions():
             assert (grads[part][0, layer] != 0).all(), "half of the directions is lost"
             assert grads[1 - part].abs().sum() == 0
             assert all((grads[part][0, k] == 0).all() for k in range(3) if k != layer)
+            by_hand = torch.tanh(bridge.linear[part][layer](final[part][:, layer]))
+            torch.testing.assert_close(start[part][:, layer], by_hand)
 
 
 def test_bahdanau_equals_its_equation_written_as_loops():
@@ -285,6 +338,35 @@ def test_luong_scores_equal_their_equations(score):
                 joint = torch.cat([attention.query.weight, attention.key.weight], dim=1)
                 expected = attention.energy.weight[0] @ torch.tanh(joint @ torch.cat([h_t, h_s]))
             torch.testing.assert_close(scores[0, t, s], expected)
+
+
+@pytest.mark.parametrize("style", AttentionDecoder.STYLES)
+def test_two_steps_of_an_attention_decoder_by_hand(style):
+    """Which layer asks, what is fed on, and what the readout sees, from the papers' equations."""
+    torch.manual_seed(0)
+    model = AttentionSeq2Seq(ENGLISH, FRENCH, attention=style, **dict(RNN, layers=2)).eval()
+    batch, decoder = mixed_batch(), model.decoder
+    memory = model.encode(batch.source, batch.source_mask)
+    logits, _ = model(batch)
+    hidden = tuple(h.transpose(0, 1) for h in memory.start)  # layers first, as torch wants them
+    fed = torch.zeros(len(batch), 8)
+
+    def attend(query):
+        looks = decoder.attention.scores(query[:, None], memory.keys)[:, 0]  # (batch, source)
+        looks = looks.masked_fill(~batch.source_mask, -1e9).softmax(-1)
+        return torch.einsum("bs,bsh->bh", looks, memory.states)
+
+    for place in range(2):
+        word = decoder.embedding(batch.target[:, place])
+        if style == "bahdanau":
+            context = attend(hidden[0][-1])  # the top layer before this step
+            output, hidden = decoder.rnn(torch.cat([word, context], -1)[:, None], hidden)
+            read = torch.cat([output[:, 0], context, word], -1)
+        else:
+            output, hidden = decoder.rnn(torch.cat([word, fed], -1)[:, None], hidden)
+            read = torch.cat([attend(output[:, 0]), output[:, 0]], -1)
+        fed = torch.tanh(decoder.readout(read))
+        torch.testing.assert_close(logits[:, place], decoder.output(fed), atol=1e-5, rtol=1e-5)
 
 
 def test_input_feeding_hands_the_attentional_vector_on():
@@ -411,6 +493,16 @@ def test_sinusoidal_positions_as_the_paper_defines_them():
     torch.testing.assert_close(dots[3, 10], dots[20, 27], atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="even width"):
         sinusoidal_positions(5, 7)
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "none"])
+def test_an_embedding_is_scaled_and_moved_by_its_position(positions):
+    model = TransformerSeq2Seq(ENGLISH, FRENCH, width=16, layers=1, positions=positions).eval()
+    ids = torch.tensor([[5, 9, 5]])
+    expected = 4 * model.source_embedding.weight[ids]
+    if positions == "sinusoidal":
+        expected = expected + sinusoidal_positions(10, 16)[7:]
+    torch.testing.assert_close(model.embed(model.source_embedding, ids, first=7), expected)
 
 
 def test_without_positions_word_order_is_lost():
