@@ -118,7 +118,7 @@ def run_all(jobs: list[Fault], workers: int, folder: Path):
         while waiting and len(running) < workers:
             number, job = waiting.pop(0)
             note = folder / f"{number}.txt"
-            process = context.Process(target=run, args=(job, note))
+            process = context.Process(target=run, args=(job, note), daemon=True)
             process.start()
             running[process.sentinel] = (process, job, note, time.perf_counter())
         ready = wait(running, timeout=1)

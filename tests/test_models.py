@@ -345,6 +345,8 @@ def test_two_steps_of_an_attention_decoder_by_hand(style):
     """Which layer asks, what is fed on, and what the readout sees, from the papers' equations."""
     torch.manual_seed(0)
     model = AttentionSeq2Seq(ENGLISH, FRENCH, attention=style, **dict(RNN, layers=2)).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(3)  # attention that is far from even
     batch, decoder = mixed_batch(), model.decoder
     memory = model.encode(batch.source, batch.source_mask)
     logits, _ = model(batch)
