@@ -247,7 +247,6 @@ class Seq2SeqTrainer(Trainer):
             if self.ema is not None:
                 self._average = [p.detach().clone() for p in self.model.parameters()]
             self.save_checkpoint()  # so that even the first epoch can be repeated
-        self.history.stopped = None
         self._bar = self._progress_bar()
         try:
             for epoch in range(self.start_epoch, self.config.epochs):

@@ -175,14 +175,14 @@ def test_a_plain_function_as_loss_trains_alike():
 
 
 def test_clipping_bounds_the_step_by_config_and_by_callback():
-    for settings, callbacks in (({"clip": 0.01}, ()), ({}, [GradientClipping(0.01)])):
-        model = tiny()
-        trainer = Seq2SeqTrainer(
-            model, config(lr=1.0, accumulate=2, **settings), batches(3, 3), callbacks=callbacks
-        )
-        trainer.fit()
-        assert (flat(model) - flat(tiny())).norm().item() == pytest.approx(0.01, rel=1e-3)
-        assert trainer.history.steps[0]["grad_norm"] > 0.02  # before clipping
+    by_config, by_callback = tiny(), tiny()
+    trainer = Seq2SeqTrainer(by_config, config(accumulate=2, clip=0.02), batches(1, 5))
+    trainer.fit()
+    assert (flat(by_config) - flat(tiny())).norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert trainer.history.steps[0]["grad_norm"] > 0.04  # before clipping
+    callbacks = [GradientClipping(0.02)]
+    Seq2SeqTrainer(by_callback, config(accumulate=2), batches(1, 5), callbacks=callbacks).fit()
+    torch.testing.assert_close(flat(by_callback), flat(by_config), rtol=0, atol=1e-6)
 
 
 def test_plain_treadmill_calls_the_clipping_callback_after_the_step():
@@ -306,7 +306,12 @@ def test_teacher_forcing_needs_a_model_that_has_it():
 def test_evaluate_is_the_mean_over_all_tokens_without_dropout_or_gradient():
     many = batches(*[1, 4, 2] * 40)  # more than the 100 batches that Treadmill looks at
     model = tiny(dropout=0.5)
-    metrics = {"token_accuracy": token_accuracy}
+
+    def accuracy(logits, targets):
+        assert not logits.requires_grad
+        return token_accuracy(logits, targets)
+
+    metrics = {"token_accuracy": accuracy}
     trainer = Seq2SeqTrainer(model, config(), many, None, Seq2SeqLoss(0.1), metrics)
     trainer.fit()
     model.zero_grad()
@@ -335,9 +340,10 @@ def test_evaluate_is_the_mean_over_all_tokens_without_dropout_or_gradient():
     assert theirs["token_accuracy"] != pytest.approx(found["token_accuracy"], rel=1e-3)
 
 
-def test_training_goes_on_in_training_mode_after_a_validation():
+def test_training_is_in_training_mode_whatever_was_before():
     seen = Seen(lambda trainer: trainer.model.training)
-    Seq2SeqTrainer(tiny(), config(epochs=3), batches(2), batches(2), callbacks=[seen]).fit()
+    model = tiny().eval()
+    Seq2SeqTrainer(model, config(epochs=3), batches(2), batches(2), callbacks=[seen]).fit()
     assert seen.values == [True] * 3
 
 
@@ -635,6 +641,18 @@ def test_resuming_in_the_same_trainer_and_with_a_shuffling_generator(tmp_path):
     assert same(stopped, unstopped) and trainer.history.stopped is None
 
 
+def test_a_resumed_run_remembers_a_best_epoch_of_before(tmp_path):
+    unstopped, resumed = tiny(), tiny(seed=1)
+    made, *loaders = rising()
+    expected = Seq2SeqTrainer(unstopped, made, *loaders).fit()
+    assert expected.best_epoch < 4
+    made = copy.deepcopy(made)
+    made.checkpoint_dir = str(tmp_path)
+    Seq2SeqTrainer(tiny(), made, *loaders, callbacks=[StopAt(9)]).fit()
+    history = Seq2SeqTrainer(resumed, made, *loaders).fit(resume=True)
+    assert history.best_epoch == expected.best_epoch and same(resumed, unstopped)
+
+
 def test_more_epochs_or_more_patience_go_on_where_the_run_ended(tmp_path):
     unstopped, model = real_model(TransformerSeq2Seq), real_model(TransformerSeq2Seq)
     real_trainer(unstopped, None, epochs=5).fit(restore_best=False)
@@ -718,6 +736,9 @@ def test_checkpoints_that_are_not_there_or_broken(tmp_path):
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="broken or not a checkpoint"):
+        resume(tmp_path)
+    torch.save({"random": Tiny()}, last)  # a pickled object, which could run code
     with pytest.raises(ValueError, match="broken or not a checkpoint"):
         resume(tmp_path)
     last.write_bytes(best.read_bytes())
