@@ -28,7 +28,8 @@ LIMIT = 300  # seconds for one run of pytest, which needs one or two
 # Not a test that noticed, but a fault that was written badly.
 BAD = {"NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError"}
 # What the tests import, other than the package itself: loaded once, before the runs fork off.
-PRELOAD = "torch treadmill pytest hypothesis.strategies sacrebleu matplotlib.pyplot pooch num2words"
+PRELOAD = """torch torch._dynamo treadmill pytest hypothesis.strategies sacrebleu
+matplotlib.pyplot pooch num2words"""
 
 
 class Fault(NamedTuple):
@@ -64,12 +65,10 @@ def read_faults(path: Path) -> list[Fault]:
 def run(fault: Fault, note: Path) -> None:
     """Plant the fault in a copy and run its tests there; a process of its own, which ends here."""
     with open(note.with_suffix(".log"), "w") as log, tempfile.TemporaryDirectory() as folder:
+        folder = os.path.realpath(folder)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        ignore = shutil.ignore_patterns("__pycache__")
-        for part in ("s2s_helpers", "tests"):
-            shutil.copytree(ROOT / part, Path(folder, part), ignore=ignore)
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        shutil.copytree(note.with_name("unfaulted"), folder, dirs_exist_ok=True)
         path = Path(folder, "s2s_helpers", fault.file)
         path.write_text(path.read_text("utf-8").replace(fault.old, fault.new), "utf-8")
         os.chdir(folder)
@@ -140,11 +139,12 @@ def whole(faults: list[Fault]) -> list[Fault]:
     for fault in faults:
         chosen[fault.tests].append(fault.chosen)
     return [
-        Fault(f"nothing planted, {tests}", "__init__.py", tests, " or ".join(words), "\n", "\n")
-        if all(words)
-        else Fault(f"nothing planted, {tests}", "__init__.py", tests, "", "\n", "\n")
+        Fault(
+            f"nothing planted, {tests}", "__init__.py", tests,
+            " or ".join(f"({word})" for word in words) if all(words) else "", "\n", "\n",
+        )
         for tests, words in chosen.items()
-    ]
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -161,6 +161,11 @@ def main() -> None:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     started, missed = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
+        # Copied once, so that what is edited meanwhile changes nothing.
+        for part in ("s2s_helpers", "tests"):
+            to = Path(folder, "unfaulted", part)
+            shutil.copytree(ROOT / part, to, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", Path(folder, "unfaulted"))
         jobs = whole(faults) + faults
         for job, found, seconds, seen, log in run_all(jobs, options.jobs, Path(folder)):
             planted = job in faults
