@@ -7,6 +7,7 @@ from s2s_helpers import recipes
 from s2s_helpers.corpora import phrasebook
 from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.models import Seq2Seq, load_model
+from s2s_helpers.vocabulary import UNK, SubwordVocabulary
 
 
 @pytest.fixture
@@ -95,3 +96,47 @@ def test_every_recipe_builds_its_model():
         model = recipes.phrasebook_trainer(kind, progress=False).model
         assert type(model) is model_class
         assert settings.items() <= model.settings.items()
+
+
+@pytest.fixture
+def captions(monkeypatch):
+    """Multi30k's recipe on 12 pairs of the phrasebook, with subwords of these."""
+    pairs = phrasebook.load().train[:12]
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    shared = SubwordVocabulary.train(texts, size=60)
+    monkeypatch.setattr(recipes, "multi30k_vocabulary", lambda: shared)
+    parts = (Seq2SeqDataset(pairs, shared, shared),) * 2
+    monkeypatch.setattr(recipes, "multi30k_datasets", lambda: parts)
+    return shared
+
+
+def test_the_captions_trainer_learns_with_one_vocabulary_for_both_languages(captions):
+    trainer = recipes.multi30k_trainer(
+        progress=False, epochs=30, width=32, warmup_steps=5, max_tokens=80
+    )
+    model = trainer.model
+    assert model.source_vocabulary is model.target_vocabulary is captions
+    assert model.output.weight is model.source_embedding.weight
+    before = trainer.evaluate(trainer.val_dataloader)["loss"]
+    assert trainer.fit().epochs[-1]["validation_loss"] < before / 2
+
+
+def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
+    changes = dict(layers=1, dropout=0.3, lr=1e-3, label_smoothing=0.2, ema=0.5, warmup_steps=1)
+    trainer = recipes.multi30k_trainer(seed=3, progress=False, **changes)
+    assert (trainer.model.settings["layers"], trainer.model.settings["dropout"]) == (1, 0.3)
+    assert trainer.optimizer.defaults["lr"] == 1e-3
+    assert (trainer.loss_fn.label_smoothing, trainer.ema, trainer.seed) == (0.2, 0.5, 3)
+    again = recipes.multi30k_trainer(seed=3, progress=False, **changes)
+    assert torch.equal(weights(trainer.model), weights(again.model))
+    with pytest.raises(TypeError, match="epoch"):
+        recipes.multi30k_trainer(progress=False, epoch=2)
+
+
+def test_the_captions_vocabulary_is_made_of_training_captions_alone(monkeypatch):
+    pairs = {"train": phrasebook.load().train[:200]}
+    monkeypatch.setattr(recipes.multi30k, "load", pairs.__getitem__)  # another split: KeyError
+    vocabulary = recipes.multi30k_vocabulary.__wrapped__(300)
+    assert len(vocabulary) == 300
+    for pair in pairs["train"]:
+        assert UNK not in vocabulary.encode(pair.source) + vocabulary.encode(pair.target)
