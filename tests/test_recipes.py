@@ -112,13 +112,13 @@ def captions(monkeypatch):
 
 def test_the_captions_trainer_learns_with_one_vocabulary_for_both_languages(captions):
     trainer = recipes.multi30k_trainer(
-        progress=False, epochs=30, width=32, warmup_steps=5, max_tokens=80
+        progress=False, epochs=8, width=32, warmup_steps=5, max_tokens=80
     )
     model = trainer.model
     assert model.source_vocabulary is model.target_vocabulary is captions
     assert model.output.weight is model.source_embedding.weight
     before = trainer.evaluate(trainer.val_dataloader)["loss"]
-    assert trainer.fit().epochs[-1]["validation_loss"] < before / 2
+    assert trainer.fit().epochs[-1]["validation_loss"] < 0.8 * before
 
 
 def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
