@@ -1,8 +1,8 @@
 """From a trained model to text: greedy decoding, beam search, and `translate`.
 
-Written once over the four verbs (`models/interface.py`), for every model. The source is encoded once
-per sentence, whole batches are decoded together, a sentence that is finished leaves the batch, and
-what a sentence gets does not depend on which others stand beside it.
+Written once over the four verbs (`models/interface.py`), for every model. The source is encoded
+once per sentence, whole batches are decoded together, a sentence that is finished leaves the batch,
+and what a sentence gets does not depend on which others stand beside it.
 """
 
 from contextlib import contextmanager
@@ -20,8 +20,8 @@ class Hypothesis:
     """One decoded sentence.
 
     ids: without SOS; they end with EOS if `finished`, else the length limit cut them off.
-    log_probability: natural log of p(ids | source) under the model. score: what hypotheses are ranked
-    by, log_probability / lp(length). attention: one row for each id, (target, source) or
+    log_probability: natural log of p(ids | source) under the model. score: what hypotheses are
+    ranked by, log_probability / lp(length). attention: one row for each id, (target, source) or
     (layers, heads, target, source) or None.
     """
 
@@ -128,12 +128,12 @@ def beam_search(
     model, source: Tensor, source_mask=None, beam_size=5, length_penalty=0.6, max_length=None,
     n_best=1,
 ) -> list[list[Hypothesis]]:  # fmt: skip
-    """Keep the `beam_size` best unfinished hypotheses of every row (Sutskever et al. 2014, section 3.2).
+    """Keep the `beam_size` best unfinished hypotheses of every row (Sutskever et al. 2014, §3.2).
 
-    Hypotheses are ranked by log p / lp(length) with alpha = `length_penalty` (Wu et al. 2016). A row
-    stops only when no unfinished hypothesis can still overtake its `n_best` finished ones: its
-    log-probability can only fall, and lp can grow no further than lp(limit). So stopping early never
-    changes the result. Where nothing ends within the limit, the best unfinished ones are returned.
+    Hypotheses are ranked by log p / lp(length), alpha = `length_penalty` (Wu et al. 2016, §7). A
+    row stops only when no unfinished hypothesis can still overtake its `n_best` finished ones: its
+    log-probability can only fall, and lp can grow no further than lp(limit). So stopping early
+    never changes the result. Where nothing ends within the limit, the best unfinished are returned.
 
     Returns for every row up to `n_best` hypotheses, best first. Raises ValueError for a beam_size
     below 1, an n_best outside 1 to beam_size, a negative length_penalty, or a bad source.
