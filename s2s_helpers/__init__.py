@@ -5,7 +5,7 @@ Import from the rooms themselves, for example `from s2s_helpers.models import At
 
 import warnings
 
-# torch looks for NVIDIA's driver through a package whose import warns; a learner's first cell stays clean.
+# torch looks for NVIDIA's driver through a package whose import warns; a first cell stays clean.
 warnings.filterwarnings("ignore", message=".*pynvml.*", category=FutureWarning)
 
 __version__ = "0.1.0"

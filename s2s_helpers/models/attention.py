@@ -95,8 +95,10 @@ class LuongAttention(nn.Module):
 class AttentionDecoder(nn.Module):
     """A recurrent decoder that attends, in Bahdanau's order or in Luong's.
 
-    bahdanau: c_i from s_{i-1};  s_i = RNN([E y_{i-1}; c_i], s_{i-1});  readout of [s_i; c_i; E y_{i-1}]
-    luong:    h_t = RNN([E y_{t-1}; ~h_{t-1}], h_{t-1});  c_t from h_t;  ~h_t = tanh(W_c [c_t; h_t])
+    bahdanau: c_i from s_{i-1};  s_i = RNN([E y_{i-1}; c_i], s_{i-1});
+              t_i = tanh(W_t [s_i; c_i; E y_{i-1}]) (the paper has a maxout here, appendix A.2.2)
+    luong:    h_t = RNN([E y_{t-1}; ~h_{t-1}], h_{t-1});  c_t from h_t;
+              ~h_t = tanh(W_c [c_t; h_t])
 
     Luong's `~h_{t-1}` as an input is input feeding (section 3.3). Without it no input waits for an
     earlier step's attention, so a known target runs through the whole decoder in one call.

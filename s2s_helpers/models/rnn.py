@@ -26,7 +26,7 @@ def make_rnn(cell: str, inputs: int, hidden: int, layers: int, dropout: float, *
 
 
 def run_rnn(rnn: nn.Module, inputs: Tensor, hidden: tuple) -> tuple[Tensor, tuple]:
-    """Run an RNN from batch-first states: inputs (batch, time, width), states (batch, layers, hidden).
+    """Run an RNN on inputs (batch, time, width) from states (batch, layers, hidden).
 
     torch wants its states layers first; here rows come first everywhere, so that `select` works.
     """
@@ -70,14 +70,14 @@ class Encoder(nn.Module):
         return states, tuple(self._side_by_side(h) for h in last)
 
     def _side_by_side(self, final: Tensor) -> Tensor:
-        layers_and_directions, batch, width = final.shape
+        _, batch, width = final.shape  # (layers x directions, batch, width)
         final = final.view(-1, self.directions, batch, width)  # (layers, directions, batch, width)
         return final.permute(2, 0, 1, 3).reshape(batch, -1, self.directions * width)
 
 
 class Bridge(nn.Module):
-    """From the encoder's last states to the decoder's first: s_0 = tanh(W h + b), with a W for every
-    layer, and for an LSTM one for h and one for c. Each W sees both directions."""
+    """From the encoder's last states to the decoder's first: s_0 = tanh(W h + b), with a W for
+    every layer, and for an LSTM one for h and one for c. Each W sees both directions."""
 
     def __init__(self, hidden: int, layers: int, cell: str):
         super().__init__()
@@ -119,8 +119,8 @@ class Seq2Seq(Seq2SeqModel):
     """
 
     def __init__(
-        self, source_vocabulary, target_vocabulary, embedding=128, hidden=256, layers=1, cell="lstm",
-        bidirectional=True, dropout=0.1,
+        self, source_vocabulary, target_vocabulary, embedding=128, hidden=256, layers=1,
+        cell="lstm", bidirectional=True, dropout=0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
         super().__init__(source_vocabulary, target_vocabulary, bidirectional=bidirectional, **shape)
