@@ -44,10 +44,10 @@ RECIPES = {
     ),
 }  # fmt: skip
 
-# Small batches, no dropout and no label smoothing: what learns captions best in 45 s on two cores.
-CAPTIONS = dict(width=128, heads=4, layers=2, feedforward=256, dropout=0.0)
+# Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
+CAPTIONS = dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0)
 CAPTION_TRAINING = dict(
-    epochs=1, lr=4e-3, max_tokens=512, warmup_steps=150, label_smoothing=0.0, ema=0.99
+    epochs=1, lr=4e-3, max_tokens=320, warmup_steps=150, label_smoothing=0.0, ema=0.99
 )
 
 
@@ -132,7 +132,7 @@ def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2Seq
 
 
 @cache
-def multi30k_vocabulary(size: int = 4000) -> SubwordVocabulary:
+def multi30k_vocabulary(size: int = 2000) -> SubwordVocabulary:
     """`size` subwords for English and French together, learned from the training captions alone."""
     pairs = multi30k.load("train")
     return SubwordVocabulary.train(

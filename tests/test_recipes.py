@@ -122,9 +122,9 @@ def test_the_captions_trainer_learns_with_one_vocabulary_for_both_languages(capt
 
 
 def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
-    changes = dict(layers=1, dropout=0.3, lr=1e-3, label_smoothing=0.2, ema=0.5, warmup_steps=1)
+    changes = dict(layers=2, dropout=0.3, lr=1e-3, label_smoothing=0.2, ema=0.5, warmup_steps=1)
     trainer = recipes.multi30k_trainer(seed=3, progress=False, **changes)
-    assert (trainer.model.settings["layers"], trainer.model.settings["dropout"]) == (1, 0.3)
+    assert (trainer.model.settings["layers"], trainer.model.settings["dropout"]) == (2, 0.3)
     assert trainer.optimizer.defaults["lr"] == 1e-3
     assert (trainer.loss_fn.label_smoothing, trainer.ema, trainer.seed) == (0.2, 0.5, 3)
     again = recipes.multi30k_trainer(seed=3, progress=False, **changes)
