@@ -130,7 +130,7 @@ def in_readme(text: str, name: str) -> str:
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
-    return f"{before}{begin}\n{table(name)}\n{end}{after}"
+    return f"{before}{begin}\n\n{table(name)}\n\n{end}{after}"
 
 
 def main(what: str) -> None:
