@@ -10,7 +10,7 @@ import numpy
 import torch
 from treadmill import EarlyStopping
 
-from s2s_helpers.models import Seq2SeqModel, model_to_dict
+from s2s_helpers.models import Seq2SeqModel, model_to_dict, read_file
 
 # What Treadmill's callbacks remember from one epoch to the next.
 CALLBACK_STATE = (
@@ -95,12 +95,7 @@ def check_same_model(path: Path, there: dict, here: dict) -> None:
 
 def read(path: Path) -> dict:
     """The dictionary in a file, on the CPU."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; fit() without resume starts a new run")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is broken or not a checkpoint: {error}") from None
+    saved = read_file(path, "checkpoint", "; fit() without resume starts a new run")
     if not isinstance(saved, dict):
         raise ValueError(f"{path} is not a checkpoint")
     return saved

@@ -34,6 +34,7 @@ __all__ = [
     "load_model",
     "model_from_dict",
     "model_to_dict",
+    "read_file",
     "save_file",
     "save_model",
 ]
@@ -88,6 +89,20 @@ def save_file(value, path) -> None:
         raise
 
 
+def read_file(path, what: str, hint: str = ""):
+    """What `save_file` wrote, on the CPU; a file cannot run code.
+
+    Raises FileNotFoundError, or ValueError where the file is broken, naming `what` it should be.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no {what} at {path}{hint}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is broken or not a {what}: {error}") from None
+
+
 def save_model(model: Seq2SeqModel, path) -> None:
     """Write the model to one file, atomically."""
     save_file(model_to_dict(model), path)
@@ -98,11 +113,4 @@ def load_model(path) -> Seq2SeqModel:
 
     Raises FileNotFoundError, or ValueError where the file is broken or holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no saved model at {path}")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is broken or not a saved model: {error}") from None
-    return model_from_dict(saved)
+    return model_from_dict(read_file(path, "saved model"))

@@ -101,7 +101,7 @@ class Seq2SeqModel(nn.Module):
         Raises ValueError for ids outside the vocabulary or sequences longer than the model's
         positions.
         """
-        check_ids(batch.source, self.source_vocabulary, self.max_positions, "source")
+        # `encode` checks the source.
         check_ids(batch.target, self.target_vocabulary, self.max_positions, "target")
         if self.training and self.teacher_forcing < 1:
             return self.unroll(batch, self.teacher_forcing)
