@@ -16,6 +16,7 @@ from s2s_helpers.models import (
     LuongAttention,
     MultiHeadAttention,
     Seq2Seq,
+    Seq2SeqModel,
     TransformerSeq2Seq,
     load_model,
     save_model,
@@ -88,6 +89,37 @@ def test_forward_gives_logits_and_attention_that_sums_to_one(model):
     padding = ~batch.source_mask
     padding = padding.view(len(batch), *[1] * (attention.dim() - 2), -1).expand_as(attention)
     assert (attention[padding] == 0).all()
+
+
+def test_forward_is_the_output_layer_on_the_features(model):
+    batch = mixed_batch()
+    logits, attention = model(batch)
+    features, looks = model.features(batch)
+    assert features.shape == (*batch.target_output.shape, model.output_layer.in_features)
+    weight, bias = model.output_layer.weight, model.output_layer.bias
+    torch.testing.assert_close(features @ weight.T + bias, logits, atol=1e-5, rtol=1e-5)
+    assert attention is looks is None or torch.equal(attention, looks)
+    assert model.forward_is_split and model.train().forward_is_split
+    model.teacher_forcing = 0.9
+    assert not model.forward_is_split and model.eval().forward_is_split
+
+
+@pytest.mark.parametrize("method", ["forward", "teacher_forced"])
+def test_a_model_with_a_forward_of_its_own_is_not_split(method):
+    changed = type("Changed", (Seq2Seq,), {method: lambda self, batch: self.unroll(batch)})
+    assert not changed(ENGLISH, FRENCH, **RNN).forward_is_split
+
+
+def test_a_model_of_three_verbs_unrolls():
+    class Verbs(Seq2SeqModel):
+        def __init__(self, inner):
+            super().__init__(ENGLISH, FRENCH)
+            self.encode, self.start, self.step = inner.encode, inner.start, inner.step
+
+    inner, batch = build("bahdanau"), mixed_batch()
+    model = Verbs(inner)
+    assert not model.forward_is_split
+    torch.testing.assert_close(model(batch)[0], inner(batch)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_step_and_forward_agree(model):
@@ -210,8 +242,10 @@ def test_bad_input_is_named(model):
     batch = mixed_batch()
     with pytest.raises(ValueError, match=r"source id 23 is outside .* 0 to 22"):
         model(Batch(batch.source.clamp(min=23), batch.source_mask, batch.target))
-    with pytest.raises(ValueError, match=r"target id 19 is outside .* 0 to 18"):
-        model(Batch(batch.source, batch.source_mask, batch.target + 16 * (batch.target == EOS)))
+    target = batch.target + 16 * (batch.target == EOS)
+    for method in (model, model.features, model.unroll):
+        with pytest.raises(ValueError, match=r"target id 19 is outside .* 0 to 18"):
+            method(Batch(batch.source, batch.source_mask, target))
     if model.max_positions:
         long = torch.full((1, model.max_positions + 1), 5)
         with pytest.raises(ValueError, match="has only 256 positions"):

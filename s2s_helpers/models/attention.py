@@ -129,6 +129,11 @@ class AttentionDecoder(nn.Module):
     def forward(self, tokens: Tensor, state: State, memory: Memory):
         """Ids (batch, time) to logits (batch, time, vocabulary), the next state, and weights
         (batch, time, source)."""
+        features, state, weights = self.features(tokens, state, memory)
+        return self.output(features), state, weights
+
+    def features(self, tokens: Tensor, state: State, memory: Memory):
+        """As `forward`, but what the output layer reads, (batch, time, hidden)."""
         embedded = self.dropout(self.embedding(tokens))  # (batch, time, embedding)
         if self.style == "bahdanau":
             features, state, weights = self._bahdanau(embedded, state, memory)
@@ -136,7 +141,7 @@ class AttentionDecoder(nn.Module):
             features, state, weights = self._luong_fed(embedded, state, memory)
         else:
             features, state, weights = self._luong(embedded, state, memory)
-        return self.output(self.dropout(features)), state, weights
+        return self.dropout(features), state, weights
 
     def _attend(self, query: Tensor, memory: Memory):
         return self.attention(query, memory.keys, memory.states, memory.mask)
@@ -206,7 +211,13 @@ class AttentionSeq2Seq(Seq2SeqModel):
         logits, state, weights = self.decoder(tokens[:, None], state, memory)
         return logits[:, 0], state, weights[:, 0]
 
-    def teacher_forced(self, batch):
+    @property
+    def output_layer(self):
+        return self.decoder.output
+
+    def features(self, batch):
+        self.check_target(batch)
         memory = self.encode(batch.source, batch.source_mask)
-        logits, _, weights = self.decoder(batch.target_input, self.start(memory), memory)
-        return logits, weights
+        start = self.start(memory)
+        features, _, weights = self.decoder.features(batch.target_input, start, memory)
+        return features, weights

@@ -91,9 +91,41 @@ class Seq2SeqModel(nn.Module):
         """
         raise NotImplementedError
 
+    def features(self, batch):
+        """What `output_layer` makes logits of, (batch, target, width), for all positions with the
+        gold tokens as input, and attention. A model that knows a faster way than `unroll` has it.
+
+        Raises ValueError as `forward` does.
+        """
+        raise NotImplementedError
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The last layer, from features to logits."""
+        raise NotImplementedError
+
+    @property
+    def forward_is_split(self) -> bool:
+        """Whether `forward` is now `output_layer(features(batch))` and nothing else, so that a loss
+        may take the features and make the logits piece by piece."""
+        own, base = type(self), Seq2SeqModel
+        return (
+            own.features is not base.features
+            and own.teacher_forced is base.teacher_forced  # a subclass may have its own way
+            and own.forward is base.forward
+            and not (self.training and self.teacher_forcing < 1)
+        )
+
+    def check_target(self, batch) -> None:
+        """Raise ValueError where the model cannot read `batch.target`; `encode` does the source."""
+        check_ids(batch.target, self.target_vocabulary, self.max_positions, "target")
+
     def teacher_forced(self, batch):
-        """Logits for all positions with the gold tokens as input; a model may know a faster way."""
-        return self.unroll(batch)
+        """Logits and attention for all positions with the gold tokens as input."""
+        if type(self).features is Seq2SeqModel.features:
+            return self.unroll(batch)
+        features, attention = self.features(batch)
+        return self.output_layer(features), attention
 
     def forward(self, batch):
         """Logits (batch, target, vocabulary) and attention for every position of `batch.target`.
@@ -101,8 +133,6 @@ class Seq2SeqModel(nn.Module):
         Raises ValueError for ids outside the vocabulary or sequences longer than the model's
         positions.
         """
-        # `encode` checks the source.
-        check_ids(batch.target, self.target_vocabulary, self.max_positions, "target")
         if self.training and self.teacher_forcing < 1:
             return self.unroll(batch, self.teacher_forcing)
         return self.teacher_forced(batch)
@@ -110,6 +140,7 @@ class Seq2SeqModel(nn.Module):
     def unroll(self, batch, teacher_forcing: float = 1.0):
         """Step through the target, reading each gold token with probability `teacher_forcing` and
         the model's own best guess otherwise (a coin for every token, Bengio et al. 2015)."""
+        self.check_target(batch)
         memory = self.encode(batch.source, batch.source_mask)
         state, gold = self.start(memory), batch.target_input
         tokens, all_logits, all_attention = gold[:, 0], [], []

@@ -108,8 +108,13 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, hidden: tuple) -> tuple[Tensor, tuple]:
         """Ids (batch, time) and states to logits (batch, time, vocabulary) and the next states."""
+        features, hidden = self.features(tokens, hidden)
+        return self.output(features), hidden
+
+    def features(self, tokens: Tensor, hidden: tuple) -> tuple[Tensor, tuple]:
+        """As `forward`, but what the output layer reads, (batch, time, hidden)."""
         outputs, hidden = run_rnn(self.rnn, self.dropout(self.embedding(tokens)), hidden)
-        return self.output(self.dropout(outputs)), hidden
+        return self.dropout(outputs), hidden
 
 
 class Seq2Seq(Seq2SeqModel):
@@ -140,7 +145,12 @@ class Seq2Seq(Seq2SeqModel):
         logits, hidden = self.decoder(tokens[:, None], state.hidden)
         return logits[:, 0], State(hidden=hidden, position=state.position + 1), None
 
-    def teacher_forced(self, batch):
+    @property
+    def output_layer(self):
+        return self.decoder.output
+
+    def features(self, batch):
+        self.check_target(batch)
         memory = self.encode(batch.source, batch.source_mask)
-        logits, _ = self.decoder(batch.target_input, memory.start)  # all positions in one call
-        return logits, None
+        features, _ = self.decoder.features(batch.target_input, memory.start)  # all in one call
+        return features, None

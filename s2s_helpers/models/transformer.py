@@ -225,6 +225,10 @@ class TransformerSeq2Seq(Seq2SeqModel):
     def _decode(self, tokens: Tensor, mask: Tensor | None, state: State, memory: Memory):
         """Ids (batch, time) to logits (batch, time, vocabulary), the next state and weights
         (batch, layers, heads, time, source)."""
+        features, state, weights = self._decode_features(tokens, mask, state, memory)
+        return self.output(features), state, weights
+
+    def _decode_features(self, tokens: Tensor, mask: Tensor | None, state: State, memory: Memory):
         x = self.embed(self.target_embedding, tokens, first=state.position)
         cache, weights = [], []
         for layer, past, keys_values in zip(self.decoder, state.cache, memory.keys, strict=True):
@@ -232,14 +236,19 @@ class TransformerSeq2Seq(Seq2SeqModel):
             cache.append(kept)
             weights.append(weight)
         state = State(cache=tuple(cache), position=state.position + tokens.shape[1])
-        return self.output(self.decoder_norm(x)), state, torch.stack(weights, dim=1)
+        return self.decoder_norm(x), state, torch.stack(weights, dim=1)
 
     def step(self, tokens: Tensor, state: State, memory: Memory):
         logits, state, weights = self._decode(tokens[:, None], None, state, memory)
         return logits[:, 0], state, weights[..., 0, :]
 
-    def teacher_forced(self, batch):
-        memory = self.encode(batch.source, batch.source_mask)
-        mask = causal_mask(batch.target_input.shape[1], batch.target.device)
-        logits, _, weights = self._decode(batch.target_input, mask, self.start(memory), memory)
-        return logits, weights
+    @property
+    def output_layer(self):
+        return self.output
+
+    def features(self, batch):
+        self.check_target(batch)
+        memory, tokens = self.encode(batch.source, batch.source_mask), batch.target_input
+        mask = causal_mask(tokens.shape[1], tokens.device)
+        features, _, weights = self._decode_features(tokens, mask, self.start(memory), memory)
+        return features, weights
