@@ -513,7 +513,7 @@ def test_decoder_layer_equals_torch(norm_first):
     x, memory = torch.randn(3, 5, 8), torch.randn(3, 6, 8)
     mask = torch.arange(6) < torch.tensor([[6], [4], [1]])
     expected = theirs(x, memory, tgt_mask=~causal_mask(5), memory_key_padding_mask=~mask)
-    got, _, _ = ours(x, causal_mask(5), ours.cross.keys_values(memory), mask)
+    got, _ = ours(x, causal_mask(5), ours.cross.keys_values(memory), mask)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 

@@ -144,7 +144,10 @@ class AttentionDecoder(nn.Module):
         return self.dropout(features), state, weights
 
     def _attend(self, query: Tensor, memory: Memory):
-        return self.attention(query, memory.keys, memory.states, memory.mask)
+        # The lines of a sentence share its memory: (lines, time) to (sentences, lines x time).
+        shared = query.reshape(len(memory.mask), -1, query.shape[-1])
+        found = self.attention(shared, memory.keys, memory.states, memory.mask)
+        return tuple(x.reshape(*query.shape[:2], -1) for x in found)
 
     def _bahdanau(self, embedded: Tensor, state: State, memory: Memory):
         hidden, outputs, contexts, weights = state.hidden, [], [], []

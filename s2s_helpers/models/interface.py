@@ -3,12 +3,17 @@
 Whoever writes a model of these verbs has greedy decoding, beam search, translation, metrics and
 plots at once. `forward` and `step` must give the same logits; `tests/test_models.py` holds every
 model to that.
+
+A `Memory` has a row for each sentence, a `State` for each line that is being written. In a beam
+search several neighbouring lines belong to one sentence and share its row of the memory.
 """
 
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
+
+from s2s_helpers.models.cache import Cache
 
 
 def pick(value, rows: Tensor):
@@ -20,16 +25,8 @@ def pick(value, rows: Tensor):
     return value
 
 
-class Rows:
-    """Tensors that belong together row by row (the first dimension of each is the batch)."""
-
-    def select(self, rows: Tensor):
-        """The same object for the rows with these numbers, in this order; a row may repeat."""
-        return replace(self, **{f.name: pick(getattr(self, f.name), rows) for f in fields(self)})
-
-
 @dataclass
-class Memory(Rows):
+class Memory:
     """All that decoding needs of the source, computed once per sentence.
 
     mask: (batch, source), True where a real token stands. states: (batch, source, hidden).
@@ -42,20 +39,33 @@ class Memory(Rows):
     start: tuple = ()
     keys: Tensor | tuple | None = None
 
+    def select(self, rows: Tensor) -> "Memory":
+        """The memory of the sentences with these numbers, in this order; one may repeat."""
+        return replace(self, **{f.name: pick(getattr(self, f.name), rows) for f in fields(self)})
+
 
 @dataclass
-class State(Rows):
+class State:
     """Where the decoder stands after some target tokens.
 
-    hidden: an RNN's states, each (batch, layers, hidden). context: the attentional vector that
-    input feeding hands on, (batch, hidden). cache: a transformer's keys and values of the tokens so
-    far, for each layer (batch, heads, tokens, width of a head). position: tokens seen so far.
+    hidden: an RNN's states, each (lines, layers, hidden). context: the attentional vector that
+    input feeding hands on, (lines, hidden). cache: a transformer's keys and values of the tokens so
+    far (`models/cache.py`). position: tokens seen so far.
     """
 
     hidden: tuple = ()
     context: Tensor | None = None
-    cache: tuple = ()
+    cache: Cache | None = None
     position: int = 0
+
+    def select(self, lines: Tensor, beams: int = 1) -> "State":
+        """The state of the lines with these numbers, in this order; one may repeat.
+
+        Each `beams` neighbours of the result share a row of the memory, so they must come from
+        lines of one sentence; with 1, every line needs a row of its own (`Memory.select`).
+        """
+        cache = None if self.cache is None else self.cache.select(lines, beams)
+        return State(pick(self.hidden, lines), pick(self.context, lines), cache, self.position)
 
 
 class Seq2SeqModel(nn.Module):
@@ -63,10 +73,12 @@ class Seq2SeqModel(nn.Module):
 
     `settings` are the keyword arguments a model was built with, so that a saved model can be built
     again. `teacher_forcing` is the probability that the decoder reads the gold token and not its
-    own (Bengio et al. 2015, section 2.4); it acts in training mode only.
+    own (Bengio et al. 2015, section 2.4); it acts in training mode only. `wants_attention`: with
+    False, a model may spare itself the weights and give None for them.
     """
 
     max_positions: int | None = None  # longest sequence the model can place; None: any
+    wants_attention: bool = True
 
     def __init__(self, source_vocabulary, target_vocabulary, **settings):
         super().__init__()
@@ -84,10 +96,11 @@ class Seq2SeqModel(nn.Module):
         raise NotImplementedError
 
     def step(self, tokens: Tensor, state: State, memory: Memory):
-        """Read one token a row, (batch,).
+        """Read one token a line, (lines,); lines may be as many as the memory has rows, or a
+        multiple, neighbours sharing a row.
 
-        Returns logits for the next token (batch, vocabulary), the next `State`, and attention
-        (batch, source) or (batch, layers, heads, source) or None.
+        Returns logits for the next token (lines, vocabulary), the next `State`, and attention
+        (lines, source) or (lines, layers, heads, source) or None.
         """
         raise NotImplementedError
 

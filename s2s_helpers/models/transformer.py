@@ -1,11 +1,14 @@
 """The transformer of Vaswani et al. 2017, written out from scaled dot-product attention up."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s2s_helpers.models.attention import masked_softmax
+from s2s_helpers.models.cache import Cache
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
 
 
@@ -62,13 +65,18 @@ class MultiHeadAttention(nn.Module):
         """Keys and values of the tokens x (batch, time, width): what a decoder may keep."""
         return self.split(self.key(x)), self.split(self.value(x))
 
-    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None, weights: bool = True):
         """Let the tokens x (batch, target, width) look at keys and values.
 
-        Returns (batch, target, width) and weights (batch, heads, target, source).
+        Returns (batch, target, width) and the weights (batch, heads, target, source), or None for
+        them where `weights` is False: torch's own function then does the same in one go.
         """
-        mixed, weights = scaled_dot_product_attention(self.split(self.query(x)), *keys_values, mask)
-        return self.output(mixed.transpose(1, 2).flatten(2)), weights
+        query = self.split(self.query(x))
+        if weights:
+            mixed, looks = scaled_dot_product_attention(query, *keys_values, mask)
+        else:
+            mixed, looks = F.scaled_dot_product_attention(query, *keys_values, mask), None
+        return self.output(mixed.transpose(1, 2).flatten(2)), looks
 
 
 class FeedForward(nn.Sequential):
@@ -108,13 +116,14 @@ class EncoderLayer(nn.Module):
         self.feedforward = FeedForward(width, feedforward)
         self.frames = nn.ModuleList(Residual(width, dropout, norm_first) for _ in range(2))
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x (batch, source, width), mask (batch, source); returns the next x and the weights."""
+    def forward(self, x: Tensor, mask: Tensor, weights: bool = True):
+        """x (batch, source, width), mask (batch, source); returns the next x and the weights
+        (batch, heads, source, source) or None."""
         inner = self.frames[0].before(x)
         keys_values = self.attention.keys_values(inner)
-        change, weights = self.attention(inner, keys_values, mask[:, None, None])
+        change, looks = self.attention(inner, keys_values, mask[:, None, None], weights)
         x = self.frames[0].after(x, change)
-        return self.frames[1].after(x, self.feedforward(self.frames[1].before(x))), weights
+        return self.frames[1].after(x, self.feedforward(self.frames[1].before(x))), looks
 
 
 class DecoderLayer(nn.Module):
@@ -127,25 +136,22 @@ class DecoderLayer(nn.Module):
         self.feedforward = FeedForward(width, feedforward)
         self.frames = nn.ModuleList(Residual(width, dropout, norm_first) for _ in range(3))
 
-    def forward(self, x, mask, memory_keys_values, memory_mask, past=None):
-        """x (batch, time, width); mask (time, time) or None; `past`: keys and values of earlier
-        tokens, each (batch, heads, past, width of a head).
+    def forward(self, x, mask, memory_keys_values, memory_mask, extend=None, weights=True):
+        """x (batch, time, width); mask, broadcasting to (batch, heads, time, past and time), or
+        None; `extend`: puts keys and values before those of earlier tokens (`Cache.extend`).
 
-        Returns the next x, the keys and values to keep, and the cross-attention's weights
-        (batch, heads, time, source).
+        Returns the next x and the cross-attention's weights (batch, heads, time, source) or None.
         """
         inner = self.frames[0].before(x)
         keys_values = self.attention.keys_values(inner)
-        if past is not None:
-            pairs = zip(past, keys_values, strict=True)
-            keys_values = tuple(torch.cat([old, new], dim=2) for old, new in pairs)
-        change, _ = self.attention(inner, keys_values, mask)
+        if extend is not None:
+            keys_values = extend(*keys_values)
+        change, _ = self.attention(inner, keys_values, mask, weights=False)
         x = self.frames[0].after(x, change)
         inner = self.frames[1].before(x)
-        change, weights = self.cross(inner, memory_keys_values, memory_mask[:, None, None])
+        change, looks = self.cross(inner, memory_keys_values, memory_mask[:, None, None], weights)
         x = self.frames[1].after(x, change)
-        x = self.frames[2].after(x, self.feedforward(self.frames[2].before(x)))
-        return x, keys_values, weights
+        return self.frames[2].after(x, self.feedforward(self.frames[2].before(x))), looks
 
 
 class TransformerSeq2Seq(Seq2SeqModel):
@@ -197,50 +203,55 @@ class TransformerSeq2Seq(Seq2SeqModel):
             if source_vocabulary == target_vocabulary:
                 self.source_embedding = self.target_embedding
 
-    def embed(self, table: nn.Embedding, tokens: Tensor, first: int = 0) -> Tensor:
+    def embed(self, table: nn.Embedding, tokens: Tensor, first: int = 0, last: int | None = None):
         """Ids (batch, time) to (batch, time, width): sqrt(width) times the embedding (section 3.4),
-        plus the positions from `first` on."""
-        if first + tokens.shape[1] > self.max_positions:
+        plus the positions from `first` to before `last` (default: one for each of the time)."""
+        last = first + tokens.shape[1] if last is None else last
+        if last > self.max_positions:
             raise ValueError(
-                f"a sequence of {first + tokens.shape[1]} tokens, but the model has only "
+                f"a sequence of {last} tokens, but the model has only "
                 f"{self.max_positions} positions"
             )
         x = table(tokens) * math.sqrt(self.width)
         if self.table is not None:
-            x = x + self.table[first : first + tokens.shape[1]]
+            x = x + self.table[first:last]
         return self.dropout(x)
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
         x = self.embed(self.source_embedding, source)
         for layer in self.encoder:
-            x, _ = layer(x, source_mask)
+            x, _ = layer(x, source_mask, weights=False)
         x = self.encoder_norm(x)
         keys = tuple(layer.cross.keys_values(x) for layer in self.decoder)
         return Memory(mask=source_mask, states=x, keys=keys)
 
     def start(self, memory: Memory) -> State:
-        return State(cache=(None,) * len(self.decoder))
+        return State(cache=Cache(len(self.decoder)))
 
-    def _decode(self, tokens: Tensor, mask: Tensor | None, state: State, memory: Memory):
-        """Ids (batch, time) to logits (batch, time, vocabulary), the next state and weights
-        (batch, layers, heads, time, source)."""
-        features, state, weights = self._decode_features(tokens, mask, state, memory)
-        return self.output(features), state, weights
-
-    def _decode_features(self, tokens: Tensor, mask: Tensor | None, state: State, memory: Memory):
-        x = self.embed(self.target_embedding, tokens, first=state.position)
-        cache, weights = [], []
-        for layer, past, keys_values in zip(self.decoder, state.cache, memory.keys, strict=True):
-            x, kept, weight = layer(x, mask, keys_values, memory.mask, past)
-            cache.append(kept)
-            weights.append(weight)
-        state = State(cache=tuple(cache), position=state.position + tokens.shape[1])
-        return self.decoder_norm(x), state, torch.stack(weights, dim=1)
+    def _decode(self, x: Tensor, mask: Tensor | None, memory: Memory, cache: Cache | None = None):
+        """Embedded tokens (batch, time, width) to features (batch, time, width) and weights
+        (batch, layers, heads, time, source) or None."""
+        looks = []
+        for number, (layer, keys_values) in enumerate(zip(self.decoder, memory.keys, strict=True)):
+            extend = None if cache is None else partial(cache.extend, number)
+            x, look = layer(x, mask, keys_values, memory.mask, extend, self.wants_attention)
+            looks.append(look)
+        looks = torch.stack(looks, dim=1) if self.wants_attention else None
+        return self.decoder_norm(x), looks
 
     def step(self, tokens: Tensor, state: State, memory: Memory):
-        logits, state, weights = self._decode(tokens[:, None], None, state, memory)
-        return logits[:, 0], state, weights[..., 0, :]
+        # A beam's lines stand where the tokens of a known target would: next to each other, each
+        # seeing only its own past.
+        tokens = tokens.view(len(memory.mask), -1)  # (sentences, lines)
+        cache, mask = state.cache.advance(tokens)
+        here = state.position
+        x = self.embed(self.target_embedding, tokens, here, here + 1)
+        features, looks = self._decode(x, mask, memory, cache)
+        if looks is not None:  # (sentences, layers, heads, lines, source), lines to the front
+            looks = looks.permute(0, 3, 1, 2, 4).flatten(0, 1)
+        logits = self.output(features.flatten(0, 1))
+        return logits, State(cache=cache, position=here + 1), looks
 
     @property
     def output_layer(self):
@@ -248,7 +259,6 @@ class TransformerSeq2Seq(Seq2SeqModel):
 
     def features(self, batch):
         self.check_target(batch)
-        memory, tokens = self.encode(batch.source, batch.source_mask), batch.target_input
-        mask = causal_mask(tokens.shape[1], tokens.device)
-        features, _, weights = self._decode_features(tokens, mask, self.start(memory), memory)
-        return features, weights
+        memory = self.encode(batch.source, batch.source_mask)
+        mask = causal_mask(batch.target_input.shape[1], batch.target.device)
+        return self._decode(self.embed(self.target_embedding, batch.target_input), mask, memory)

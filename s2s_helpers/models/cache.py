@@ -1,0 +1,97 @@
+"""The keys and values a transformer has computed already, kept for the tokens to come.
+
+Without them every step would go through the whole prefix again. With them a step computes its own
+token's and looks at the rest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROOM = 16  # steps to allocate ahead
+
+
+class Cache:
+    """Keys and values of all decoder layers, allocated ahead, shared by the beams of a sentence.
+
+    A step fills one slot of a sentence for each of its lines. `path` (sentences, lines, slots) is
+    True where a slot holds a token of the line's own past, or None where each sentence has one line
+    and that sees all. When beams change places only `path` is rearranged: keys and values stay
+    where they are, until sentences leave the batch.
+
+    A cache is a value: `select` and `advance` give a new one, and the old one can still go on.
+    """
+
+    def __init__(self, layers: int):
+        self.buffers: list = [None] * layers  # (keys, values), (sentences, heads, slots, d) each
+        self.used = 0  # slots that belong to this cache
+        self.written = [0]  # slots that are written in these buffers, by whichever cache
+        self.path: Tensor | None = None
+
+    def _with(self, buffers: list, written: list, used: int, path: Tensor | None) -> Cache:
+        new = Cache(0)
+        new.buffers, new.written, new.used, new.path = buffers, written, used, path
+        return new
+
+    def select(self, lines: Tensor, beams: int = 1) -> Cache:
+        """The cache of these lines; each `beams` neighbours are of one sentence (`State.select`)."""
+        if self.used == 0:
+            return self
+        keys, path = self.buffers[0][0], None
+        before = 1 if self.path is None else self.path.shape[1]
+        if before > 1 or beams > 1:
+            all_true = torch.ones(len(keys), 1, self.used, dtype=torch.bool, device=keys.device)
+            path = all_true if self.path is None else self.path
+            path = path.flatten(0, 1)[lines].unflatten(0, (-1, beams))
+        sentences = lines[::beams] // before
+        if torch.equal(sentences, torch.arange(len(keys), device=lines.device)):
+            return self._with(self.buffers, self.written, self.used, path)
+        buffers = [
+            tuple(x[:, :, : self.used].index_select(0, sentences) for x in pair)
+            for pair in self.buffers
+        ]
+        return self._with(buffers, [self.used], self.used, path)
+
+    def advance(self, tokens: Tensor) -> tuple[Cache, Tensor | None]:
+        """Make room for the tokens (sentences, lines), one more for every line.
+
+        Returns the new cache, which every layer must `extend`, and the mask of what the lines look
+        at, (sentences, 1, lines, slots), or None for everything.
+        """
+        sentences, lines = tokens.shape
+        path = self.path
+        if lines > 1 or path is not None:
+            own = torch.eye(lines, dtype=torch.bool, device=tokens.device)
+            own = own.expand(sentences, lines, lines)
+            path = own if path is None else torch.cat([path, own], dim=2)
+        used, buffers, written = self.used + lines, list(self.buffers), self.written
+        if self.used and not torch.is_grad_enabled():
+            # Full, or another continuation of the same past has taken the slots: move.
+            if used > buffers[0][0].shape[2] or written[0] > self.used:
+                buffers = [tuple(self._moved(x, lines) for x in pair) for pair in buffers]
+                written = [0]
+            written[0] = used
+        return self._with(buffers, written, used, path), None if path is None else path[:, None]
+
+    def _moved(self, x: Tensor, lines: int) -> Tensor:
+        new = x.new_empty(*x.shape[:2], self.used + ROOM * lines, x.shape[3])
+        new[:, :, : self.used] = x[:, :, : self.used]
+        return new
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Put in what a layer computed for the new tokens, each (sentences, heads, lines, d).
+
+        Returns all its keys and values, (sentences, heads, slots, d).
+        """
+        pair, new = self.buffers[layer], (keys, values)
+        if pair is None:
+            self.buffers[layer] = new
+        elif torch.is_grad_enabled():  # a gradient needs its tensors as they were
+            self.buffers[layer] = tuple(
+                torch.cat(two, dim=2) for two in zip(pair, new, strict=True)
+            )
+        else:
+            for buffer, part in zip(pair, new, strict=True):
+                buffer[:, :, self.used - part.shape[2] : self.used] = part
+        return tuple(x[:, :, : self.used] for x in self.buffers[layer])
