@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from s2s_helpers.vocabulary import PAD
+
+CHUNK = 2**21  # logits that are there at once: 8 MB
 
 
 class Seq2SeqLoss(nn.Module):
@@ -41,20 +45,9 @@ class Seq2SeqLoss(nn.Module):
 
         To weigh tokens alike across batches of different sizes, add up both, then divide.
         """
-        if logits.shape[:-1] != targets.shape:
-            raise ValueError(
-                f"logits of shape {tuple(logits.shape)} need targets of shape "
-                f"{tuple(logits.shape[:-1])}, not {tuple(targets.shape)}"
-            )
-        real = targets != PAD
-        tokens = int(real.sum())
-        if tokens == 0:
-            raise ValueError("every target is PAD: there is no token to learn from")
-        if not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[-1]:
-            raise ValueError(
-                f"targets must be ids from 0 to {logits.shape[-1] - 1}, as there are logits; "
-                f"they go from {int(targets.min())} to {int(targets.max())}"
-            )
+        real, tokens = self._real(logits, targets, logits.shape[-1], "logits")
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()  # a sum over thousands of tokens needs the digits
         log_p = torch.log_softmax(logits, dim=-1)  # (batch, target, vocabulary)
         loss = -log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (batch, target)
         if self.label_smoothing > 0:
@@ -62,5 +55,92 @@ class Seq2SeqLoss(nn.Module):
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         return loss[real].sum(), tokens
 
+    def of_features(
+        self, features: Tensor, output_layer: nn.Linear, targets: Tensor
+    ) -> tuple[Tensor, int]:
+        """`total` of the logits `output_layer(features)`, which are never there all at once.
+
+        `features` (batch, target, width). The logits are by far the largest tensors of a training,
+        and so are their softmax and their gradients: the system hands out memory of that size
+        afresh for every batch, page by page, which takes as long as the arithmetic. So only the
+        features of real tokens go through the output layer, some rows at a time, in memory small
+        enough to be used again; and since the gradient of the logits is known as soon as their
+        softmax is, it is multiplied on at once, in the forward pass, and nothing is kept.
+
+        Under `torch.autocast` the three multiplications read bfloat16; softmax and sums stay
+        float32, and so do the gradients.
+        """
+        real, tokens = self._real(features, targets, output_layer.out_features, "features")
+        rows = real.flatten().nonzero().squeeze(-1)
+        weight, bias = output_layer.weight, output_layer.bias
+        device = weight.device.type
+        mixed = torch.is_autocast_enabled(device)
+        total = _LossOfFeatures.apply(
+            features.flatten(0, -2).index_select(0, rows).to(weight.dtype),  # (tokens, width)
+            weight,
+            weight.new_zeros(len(weight)) if bias is None else bias,
+            targets.flatten().index_select(0, rows),
+            self.label_smoothing,
+            torch.get_autocast_dtype(device) if mixed else weight.dtype,
+        )
+        return total, tokens
+
+    @staticmethod
+    def _real(values: Tensor, targets: Tensor, vocabulary: int, name: str) -> tuple[Tensor, int]:
+        """True at real tokens, and their number; raises ValueError where `targets` are bad."""
+        if values.shape[:-1] != targets.shape:
+            raise ValueError(
+                f"{name} of shape {tuple(values.shape)} need targets of shape "
+                f"{tuple(values.shape[:-1])}, not {tuple(targets.shape)}"
+            )
+        real = targets != PAD
+        tokens = int(real.sum())
+        if tokens == 0:
+            raise ValueError("every target is PAD: there is no token to learn from")
+        if not 0 <= int(targets.min()) <= int(targets.max()) < vocabulary:
+            raise ValueError(
+                f"targets must be ids from 0 to {vocabulary - 1}, as there are logits; "
+                f"they go from {int(targets.min())} to {int(targets.max())}"
+            )
+        return real, tokens
+
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}"
+
+
+class _LossOfFeatures(torch.autograd.Function):
+    """The loss summed over rows of features, (rows, width); the forward pass makes the gradients.
+
+    With z = W h + b the logits of a row, p their softmax and q' as above:
+
+        loss = log Σ_k exp z_k - (1 - ε) z_y - ε/K Σ_k z_k
+        d loss / d z = p - q'
+    """
+
+    @staticmethod
+    def forward(ctx, features, weight, bias, targets, smoothing, dtype):
+        total, vocabulary = features.new_zeros(()), len(weight)
+        d_features, d_weight, d_bias = (torch.zeros_like(x) for x in (features, weight, bias))
+        h, w, b = (x.to(dtype) for x in (features, weight, bias))  # what is multiplied
+        size = max(1, CHUNK // vocabulary)
+        for start in range(0, len(features), size):
+            rows = slice(start, start + size)
+            z = F.linear(h[rows], w, b).to(weight.dtype)  # (rows, vocabulary)
+            right = targets[rows, None]
+            p = z.softmax(dim=1)
+            log_sum = z.amax(dim=1) - p.amax(dim=1).log()  # the largest p is exp(largest z) / sum
+            z_y = z.gather(1, right).squeeze(1)
+            total += (log_sum - (1 - smoothing) * z_y - smoothing * z.mean(dim=1)).sum()
+            p.scatter_add_(1, right, p.new_full(right.shape, smoothing - 1))
+            d_z = p.sub_(smoothing / vocabulary)
+            d_bias += d_z.sum(dim=0)
+            d_z = d_z.to(dtype)
+            d_features[rows] = d_z @ w
+            d_weight += d_z.T @ h[rows]
+        ctx.save_for_backward(d_features, d_weight, d_bias)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_total):
+        return *(d_total * gradient for gradient in ctx.saved_tensors), None, None, None

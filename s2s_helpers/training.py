@@ -45,6 +45,7 @@ __all__ = [
     "TeacherForcing",
     "constant",
     "exponential",
+    "gains_by_bf16",
     "inverse_sigmoid",
     "inverse_square_root",
     "linear",
@@ -61,6 +62,12 @@ def set_seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def gains_by_bf16() -> bool:
+    """Whether this processor has instructions for bfloat16; without, float32 is the faster."""
+    # PyTorch has no public function for it.
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
 def training_config(
     epochs: int,
     lr: float = 1e-3,
@@ -71,12 +78,15 @@ def training_config(
     checkpoint_dir=None,
     progress: bool = True,
     device: str = "auto",
+    bf16: bool = False,
 ) -> TrainingConfig:
     """A Treadmill `TrainingConfig` with AdamW as Vaswani et al. 2017, section 5.3 set Adam: betas
     (0.9, 0.98), epsilon 1e-9.
 
     `clip` is the largest norm of the gradient, `accumulate` the number of batches to one optimiser
     step, `patience` the number of epochs without a better validation that stop the training.
+    `bf16` multiplies matrices in bfloat16, 8 bits of precision in place of 24; weights, gradients,
+    sums and the loss stay float32. Where `gains_by_bf16()`, a training takes about a third less.
     `device="auto"` takes a GPU (CUDA, then Apple's) if there is one.
     """
     if device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available():
@@ -91,6 +101,7 @@ def training_config(
         accumulate_grad_batches=accumulate,
         early_stopping_patience=patience,
         progress_bar=progress,
+        mixed_precision=bf16,
     )
     # Set late: Treadmill would add a folder named after the time, which a resumed run cannot find.
     config.checkpoint_dir = None if checkpoint_dir is None else str(checkpoint_dir)
@@ -364,11 +375,26 @@ class Seq2SeqTrainer(Trainer):
                 "try a smaller lr, a longer warm-up, or a smaller clip"
             )
 
-    def _total_loss(self, batch) -> tuple[Tensor, int, Tensor, Tensor]:
-        """Loss summed over the real tokens, their number, logits, targets (batch, target)."""
+    def _may_split(self) -> bool:
+        """Whether the loss can be had without the logits, which evaluation needs for its metrics.
+        A model, a loss or a forward function of one's own is called as it is."""
+        return (
+            self.model.training
+            and type(self.loss_fn) is Seq2SeqLoss
+            and self.config.custom_forward_fn is None
+            and getattr(self.model, "forward_is_split", False)
+        )
+
+    def _total_loss(self, batch) -> tuple[Tensor, int, Tensor | None, Tensor]:
+        """Loss summed over the real tokens, their number, logits (None in training, where the loss
+        does without), targets (batch, target)."""
         batch = batch.to(self.device)
         # bfloat16 and not Treadmill's float16: it has float32's range, so no scaling is needed.
         with torch.autocast(self.device.type, torch.bfloat16, self.config.mixed_precision):
+            if self._may_split():
+                features, _ = self.model.features(batch)
+                layer, targets = self.model.output_layer, batch.target_output
+                return *self.loss_fn.of_features(features, layer, targets), None, targets
             if self.config.custom_forward_fn is not None:
                 logits, targets = self.config.custom_forward_fn(self.model, batch)
             else:

@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from s2s_helpers import loss as loss_module
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.vocabulary import PAD
 
@@ -94,3 +97,109 @@ def test_bad_input_is_refused():
     for wrong in (-0.1, 1.0):
         with pytest.raises(ValueError, match="label_smoothing"):
             Seq2SeqLoss(wrong)
+
+
+# From features, without the logits
+
+
+def split_up(seed, bias=True, vocabulary=11, width=6):
+    """Features, an output layer and targets."""
+    _, targets = made_up(seed, vocabulary=vocabulary)
+    torch.manual_seed(seed)
+    layer = nn.Linear(width, vocabulary, bias=bias)
+    nn.init.normal_(layer.weight)
+    return torch.randn(*targets.shape, width, requires_grad=True), layer, targets
+
+
+def gradients(total, features, layer):
+    return torch.autograd.grad(total, [features, *layer.parameters()])
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    monkeypatch.setattr(loss_module, "CHUNK", 4 * 11)  # 4 rows at a time
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_of_features_equals_torch_on_all_logits(label_smoothing, bias, pieces):
+    for seed in range(5):
+        features, layer, targets = split_up(seed, bias)
+        total, tokens = Seq2SeqLoss(label_smoothing).of_features(features, layer, targets)
+        mean = reference(layer(features), targets, label_smoothing)
+        assert tokens == int((targets != PAD).sum()) and isinstance(tokens, int)
+        torch.testing.assert_close(total, mean * tokens, atol=1e-5, rtol=1e-5)
+        found = gradients(3 * total, features, layer)
+        expected = gradients(3 * mean * tokens, features, layer)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        assert torch.count_nonzero(found[0][targets == PAD]) == 0
+
+
+def test_of_features_with_tied_embeddings(pieces):
+    _, layer, targets = split_up(3)
+    table = nn.Embedding(11, 6)
+    layer.weight = table.weight
+    read = targets.roll(1, dims=1)
+    total, tokens = Seq2SeqLoss(0.1).of_features(table(read), layer, targets)
+    mean = reference(layer(table(read)), targets, 0.1)
+    (found,), (expected,) = (torch.autograd.grad(x, [table.weight]) for x in (total, mean * tokens))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_of_features_holds_only_some_logits():
+    class Largest(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                self.largest = max(self.largest, made.numel())
+            return made
+
+    features, layer = torch.randn(50, 100, 2, requires_grad=True), nn.Linear(2, 2000)
+    targets = torch.randint(1, 2000, (50, 100))
+    with Largest() as seen:
+        Seq2SeqLoss(0.1).of_features(features, layer, targets)[0].backward()
+    assert loss_module.CHUNK / 2 < seen.largest <= loss_module.CHUNK < 50 * 100 * 2000
+
+
+def test_of_features_of_large_logits_stays_finite(pieces):
+    features, layer, targets = split_up(6)
+    features = (1e4 * features).detach().requires_grad_()
+    total, tokens = Seq2SeqLoss(0.1).of_features(features, layer, targets)
+    assert all(gradient.isfinite().all() for gradient in gradients(total, features, layer))
+    torch.testing.assert_close(total, tokens * reference(layer(features), targets, 0.1))
+
+
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+    """The float32 loss, but of features, weights and gradients rounded to 8 bits."""
+    features, layer, targets = split_up(7, vocabulary=300, width=32)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, tokens = Seq2SeqLoss(0.1).of_features(features, layer, targets)
+        full, _ = Seq2SeqLoss(0.1).total(layer(features), targets)
+    exact = tokens * reference(layer(features), targets, 0.1)
+    assert total.dtype == full.dtype == torch.float32
+    assert total.item() == pytest.approx(full.item(), rel=1e-5)  # of the same rounded logits
+    assert 0 < abs(total.item() / exact.item() - 1) < 0.01
+    found, expected = gradients(total, features, layer), gradients(exact, features, layer)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - theirs).norm() < 0.03 * theirs.norm()
+
+
+def test_bad_input_of_features_is_refused():
+    features, layer, targets = split_up(5)
+    of_features = Seq2SeqLoss().of_features
+    with pytest.raises(ValueError, match="PAD"):
+        of_features(features, layer, torch.full_like(targets, PAD))
+    with pytest.raises(ValueError, match=r"features .* \(3, 5\), not \(3, 4\)"):
+        of_features(features, layer, targets[:, 1:])
+    for wrong in (11, -1):
+        with pytest.raises(ValueError, match="from 0 to 10"):
+            of_features(features, layer, torch.where(targets == 4, wrong, targets))
+    # The gradients are constants: a second derivative would be silently wrong.
+    total, _ = of_features(features, layer, targets)
+    (gradient,) = torch.autograd.grad(total.square(), [features], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -25,6 +25,7 @@ from s2s_helpers.training import (
     TeacherForcing,
     constant,
     exponential,
+    gains_by_bf16,
     inverse_sigmoid,
     inverse_square_root,
     linear,
@@ -127,6 +128,80 @@ def test_accumulated_batches_equal_the_large_batch_also_the_last_ones_of_the_epo
     model = tiny()
     Seq2SeqTrainer(model, config(accumulate=3), micro).fit()
     torch.testing.assert_close(flat(model), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_model_that_is_split_trains_as_with_all_its_logits(accumulate):
+    class Whole(Seq2SeqLoss):
+        """The same loss, but of a class that the trainer does not know."""
+
+    def trained(loss):
+        set_seed(0)
+        model = TransformerSeq2Seq(
+            VOCABULARY, VOCABULARY, width=8, heads=2, layers=1, feedforward=12, dropout=0.2
+        )
+        made = config(2, lr=0.1, accumulate=accumulate)
+        history = Seq2SeqTrainer(model, made, batches(4, 3, 3), batches(5), loss=loss).fit()
+        return model, history
+
+    model, history = trained(Seq2SeqLoss(0.1))
+    expected, whole = trained(Whole(0.1))
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(history.steps, whole.steps, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+    assert history.epochs[-1]["validation_loss"] == pytest.approx(
+        whole.epochs[-1]["validation_loss"], rel=1e-5
+    )
+
+
+def test_training_makes_no_logits_unless_it_must(monkeypatch):
+    calls = []
+    of_features = Seq2SeqLoss.of_features
+    monkeypatch.setattr(
+        Seq2SeqLoss, "of_features", lambda *given: calls.append(1) or of_features(*given)
+    )
+
+    def count(loss=None, teacher_forcing=1.0, forward=None):
+        calls.clear()
+        set_seed(0)
+        model = Seq2Seq(VOCABULARY, VOCABULARY, embedding=4, hidden=4)
+        model.teacher_forcing = teacher_forcing
+        made = config(1)
+        made.custom_forward_fn = forward
+        Seq2SeqTrainer(model, made, batches(4, 3), batches(5), loss=loss).fit()
+        return len(calls)
+
+    class Weighted(Seq2SeqLoss):
+        def total(self, logits, targets):
+            total, tokens = super().total(logits, targets)
+            return 2 * total, tokens
+
+    assert count() == 2
+    assert count(teacher_forcing=0.5) == 0
+    assert count(loss=Weighted()) == count(loss=Seq2SeqLoss().forward) == 0
+    assert count(forward=lambda model, batch: (model(batch)[0], batch.target_output)) == 0
+
+
+def test_bf16_trains_like_float32(monkeypatch):
+    def trained(bf16):
+        set_seed(0)
+        model = TransformerSeq2Seq(
+            VOCABULARY, VOCABULARY, width=32, heads=2, layers=1, feedforward=32, dropout=0.0
+        )
+        made = training_config(20, lr=1e-2, progress=False, bf16=bf16, device="cpu")
+        trainer = Seq2SeqTrainer(model, made, batches(5, 5))
+        losses = [step["loss"] for step in trainer.fit().steps]
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        return losses
+
+    exact, rounded = trained(False), trained(True)
+    assert rounded[:5] != exact[:5] and rounded[:5] == pytest.approx(exact[:5], rel=0.01)
+    assert exact[-1] < 0.5 * exact[0] and rounded[-1] < 0.5 * rounded[0]
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert gains_by_bf16()
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert not gains_by_bf16()
 
 
 def test_accumulation_equals_one_batch_of_all_rows_where_plain_treadmill_does_not():
