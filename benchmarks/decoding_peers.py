@@ -393,7 +393,7 @@ PEERS = {
         "CTranslate2, int8", "ctranslate2", lambda model: ctranslate2(model, "int8"),
         BATCHES + TOKENS,
     ),
-    "joeynmt": Peer("Joey NMT", "joeynmt", joey_nmt),
+    "joeynmt": Peer("Joey NMT", "joeynmt importlib_metadata", joey_nmt),
     "naive": Peer("nn.Transformer without a cache", None, naive_torch, BATCHES, ("greedy",)),
 }  # fmt: skip
 QUICK = ("ours", "transformers", "ctranslate2", "int8")
@@ -404,7 +404,7 @@ def installed(names) -> list[str]:
     here = []
     for name in names:
         package = PEERS[name].package
-        if package is None or importlib.util.find_spec(package):
+        if package is None or all(importlib.util.find_spec(part) for part in package.split()):
             here.append(name)
         else:
             print(f"{PEERS[name].label} is left out; to have it: pip install {package}")
