@@ -115,35 +115,25 @@ def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
     return statistics.median(b[which] / a[which] for a, b in zip(ours, theirs, strict=True))
 
 
-def summary(times: dict, count: int) -> dict:
-    """Seconds and speeds of each job, and how many times as fast "ours" was."""
-    rows = {}
-    for name, measured in times.items():
-        wall, cpu = median_of(measured, 0), median_of(measured, 1)
-        rows[name] = {
-            "wall_seconds": wall, "cpu_seconds": cpu, "rounds": len(measured),
-            "sentences_per_second": count / wall, "sentences_per_cpu_second": count / cpu,
-        }  # fmt: skip
-        if "ours" in times:
-            rows[name]["ours_times_as_fast"] = times_as_fast(times["ours"], measured, 0)
-            rows[name]["ours_times_as_fast_cpu"] = times_as_fast(times["ours"], measured, 1)
-    return rows
+def speed(ours: list[tuple], theirs: list[tuple], count: int) -> dict:
+    """What a peer took for `count` sentences, and how many times as fast ours was."""
+    wall, cpu = median_of(theirs, 0), median_of(theirs, 1)
+    return {
+        "wall_seconds": wall, "cpu_seconds": cpu, "rounds": len(theirs),
+        "sentences_per_second": count / wall, "sentences_per_cpu_second": count / cpu,
+        "ours_times_as_fast": times_as_fast(ours, theirs, 0),
+        "ours_times_as_fast_cpu": times_as_fast(ours, theirs, 1),
+    }  # fmt: skip
 
 
-def agreement(model, sentences: list[Sentence], outputs: dict) -> dict:
-    """For each peer the sentences with the very ids that "ours" wrote, and the mean
-    log-probability of what it wrote, under our model."""
-    rows = {}
-    for name, found in outputs.items():
-        rows[name] = {
-            "sentences": len(found),
-            "log_probability": mean_score(model, sentences, found),
-        }
-        if "ours" in outputs:
-            rows[name]["same"] = sum(a == b for a, b in zip(outputs["ours"], found, strict=True))
-        rows[name]["unfinished"] = sum(EOS not in ids for ids in found)
-        rows[name]["with_pad_or_sos"] = sum(PAD in ids or SOS in ids for ids in found)
-    return rows
+def agreement(ours: list[list[int]], theirs: list[list[int]]) -> dict:
+    """How many sentences are token for token the same, and what else could make them differ."""
+    return {
+        "sentences": len(theirs),
+        "same": sum(a == b for a, b in zip(ours, theirs, strict=True)),
+        "unfinished": sum(EOS not in ids for ids in theirs),
+        "with_pad_or_sos": sum(PAD in ids or SOS in ids for ids in theirs),
+    }
 
 
 @torch.inference_mode()
@@ -158,45 +148,46 @@ def mean_score(model, sentences: list[Sentence], outputs: list[list[int]]) -> fl
     return total / len(sentences)
 
 
-def best_batch(decode, sentences, beam: int, batches, which: int):
-    """The batch size that took the least wall (0) or CPU (1) time, the better of two runs each."""
-    jobs = {size: partial(decode, sentences, beam, size) for size in batches}
-    times, _ = alternate(jobs, 2)
-    return min(batches, key=lambda size: min(pair[which] for pair in times[size]))
+def best_batches(decoders: dict, sentences, beam: int, which: int) -> dict:
+    """For each peer the batch size that took the least wall (0) or CPU (1) time in two runs."""
+    best = {}
+    for name, decode in decoders.items():
+        sizes = PEERS[name].batches
+        times, _ = alternate({size: partial(decode, sentences, beam, size) for size in sizes}, 2)
+        best[name] = min(sizes, key=lambda size: min(pair[which] for pair in times[size]))
+    return best
 
 
-def throughput(decoders: dict, sentences, search: str, rounds: int, sizes: dict) -> tuple:
-    """Rows of `summary` with each peer at its batch size, and what was written."""
+def throughput(model, decoders: dict, sentences, beam: int, rounds: int, best: dict) -> dict:
+    """Every peer at batch 64 and, where it is another, at its best size, all in the same rounds.
+    "same_batch" and "best_batch" compare with ours at 64 and at its best."""
+    sizes = {name: {BATCH, best.get(name, BATCH)} for name in decoders}
     jobs = {
-        name: partial(decoders[name], sentences, SEARCHES[search], size)
-        for name, size in sizes.items()
+        (name, size): partial(decoders[name], sentences, beam, size)
+        for name in decoders
+        for size in sorted(sizes[name], key=str)
     }
     times, outputs = alternate(jobs, rounds)
-    rows = summary(times, len(sentences))
+    rows = {}
+    for setting, chosen in ("same_batch", dict.fromkeys(decoders, BATCH)), ("best_batch", best):
+        for name, size in chosen.items():
+            row = speed(times["ours", chosen["ours"]], times[name, size], len(sentences))
+            rows.setdefault(name, {})[setting] = {"batch": size, **row}
     for name, row in rows.items():
-        row["batch"] = sizes[name]
-    return rows, outputs
+        found = outputs[name, BATCH]
+        row["agreement"] = agreement(outputs["ours", BATCH], found)
+        row["agreement"]["log_probability"] = mean_score(model, sentences, found)
+    return rows
 
 
-def latency(decoders: dict, sentences, search: str) -> dict:
-    """Median milliseconds for one sentence alone, all peers in turn at each sentence."""
+def latency(decoders: dict, sentences, beam: int) -> dict:
+    """Each sentence alone, by all peers in turn; the median over the sentences."""
     times = {name: [] for name in decoders}
     for sentence in sentences:
-        jobs = {
-            name: partial(decode, [sentence], SEARCHES[search], 1)
-            for name, decode in decoders.items()
-        }
+        jobs = {name: partial(decode, [sentence], beam, 1) for name, decode in decoders.items()}
         for name, measured in alternate(jobs, 1)[0].items():
             times[name] += measured
-    rows = summary(times, 1)
-    return {
-        name: {
-            "wall_ms": 1000 * row["wall_seconds"], "cpu_ms": 1000 * row["cpu_seconds"],
-            "ours_times_as_fast": row.get("ours_times_as_fast"),
-            "ours_times_as_fast_cpu": row.get("ours_times_as_fast_cpu"),
-        }
-        for name, row in rows.items()
-    }  # fmt: skip
+    return {name: {"one_sentence": speed(times["ours"], times[name], 1)} for name in decoders}
 
 
 def machine() -> dict:
@@ -215,96 +206,80 @@ def machine() -> dict:
     }
 
 
-def run(names, threads: int, quick: bool) -> dict:
-    """Measure these peers on so many cores."""
+def pin(threads: int) -> None:
+    """Keep this process on so many cores, where the system can, and PyTorch to so many threads."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < threads:
             sys.exit(f"--threads {threads} needs as many cores; this process may use {len(cores)}")
         os.sched_setaffinity(0, cores[:threads])
     torch.set_num_threads(threads)
+
+
+def run(names, threads: int, quick: bool) -> dict:
+    """Measure these peers: {search: {"256", "1000" or "one sentence": {peer: rows}}}."""
+    pin(threads)
     model = trained_model()
-    names = installed(names)
-    decoders = {name: PEERS[name].build(model) for name in names}
+    decoders = {name: PEERS[name].build(model) for name in installed(names)}
     sentences = captions(model.source_vocabulary, 256 if quick else 1000)
-    rounds, clock = (3, 1) if quick else (5, 1 if threads == 1 else 0)
-    result = {"threads": threads, "throughput": {}, "agreement": {}, "one_sentence": {}}
+    result = {"machine": machine(), "threads": threads}
     for search, beam in SEARCHES.items():
-        able = [name for name in names if search in PEERS[name].searches]
-        for name in able:
-            decoders[name](sentences[:BATCH], beam, BATCH)  # warm up
-        for count in (256,) if quick else (256, 1000):
-            some, entry = sentences[:count], f"{search}, {count} sentences"
-            rows, outputs = throughput(decoders, some, search, rounds, dict.fromkeys(able, BATCH))
-            result["throughput"][f"{entry}, batch {BATCH}"] = rows
-            result["agreement"][entry] = agreement(model, some, outputs)
-            report(f"{entry}, batch {BATCH}", rows, result["agreement"][entry])
-            if not quick:
-                sizes = {
-                    name: best_batch(decoders[name], some, beam, PEERS[name].batches, clock)
-                    for name in able
-                }
-                rows, _ = throughput(decoders, some, search, rounds, sizes)
-                result["throughput"][f"{entry}, best batch"] = rows
-                report(f"{entry}, best batch", rows)
-        few = {name: decoders[name] for name in able}
-        result["one_sentence"][search] = latency(few, sentences[: 10 if quick else 50], search)
-        report(f"{search}, one sentence", result["one_sentence"][search])
+        able = {name: d for name, d in decoders.items() if search in PEERS[name].searches}
+        for decode in able.values():
+            decode(sentences[:BATCH], beam, BATCH)  # warm up
+        # CPU time is steadier, but with two cores what counts is the wall.
+        best = {} if quick else best_batches(able, sentences[:256], beam, 1 if threads == 1 else 0)
+        result[search] = {
+            "256": throughput(model, able, sentences[:256], beam, 3 if quick else 5, {}),
+            "one sentence": latency(able, sentences[: 10 if quick else 50], beam),
+        }
+        if not quick:
+            result[search]["1000"] = throughput(model, able, sentences, beam, 5, best)
+        report(search, result[search])
     return result
 
 
-def report(title: str, rows: dict, same: dict | None = None) -> None:
-    """Print rows as they come."""
-    print(f"\n{title}")
-    for name, row in rows.items():
-        line = f"  {PEERS[name].label:32}"
-        if "wall_ms" in row:
-            line += f"{row['wall_ms']:8.1f} ms wall {row['cpu_ms']:8.1f} ms CPU"
-        else:
-            line += f"{row['sentences_per_second']:8.1f} sentences/s"
-            line += f"{row['sentences_per_cpu_second']:8.1f} a CPU second, batch {row['batch']}"
-        if row.get("ours_times_as_fast") is not None:
-            line += f"; ours {row['ours_times_as_fast']:5.2f} x"
-            line += f" (CPU {row['ours_times_as_fast_cpu']:.2f} x)"
-        if same is not None and "same" in same[name]:
-            line += f"; {same[name]['same']} of {same[name]['sentences']} as ours"
-            line += f", log p {same[name]['log_probability']:.4f}"
-        print(line, flush=True)
+def report(search: str, measured: dict) -> None:
+    """Print what was measured: a line for each peer and setting."""
+    for what, rows in measured.items():
+        print(f"\n{search}, {what}")
+        for name, row in rows.items():
+            for setting, got in row.items():
+                if setting == "agreement":
+                    continue
+                line = f"  {PEERS[name].label:32}{got['sentences_per_second']:8.1f} sentences/s"
+                line += f" {got['sentences_per_cpu_second']:8.1f} a CPU second; ours is"
+                line += f" {got['ours_times_as_fast']:5.2f} times as fast"
+                line += f" (CPU {got['ours_times_as_fast_cpu']:5.2f}), {setting}"
+                print(line + (f" {got['batch']}" if "batch" in got else ""))
+            if same := row.get("agreement"):
+                print(f"{'':34}{same}")
+    sys.stdout.flush()
 
 
-def table(results: dict, threads: int) -> str:
-    """A Markdown table of one run: sentences a second, in brackets ours over theirs (wall time)."""
-    run = results["runs"][str(threads)]
+def table(run: dict) -> str:
+    """A Markdown table of one run: sentences a second and milliseconds, by the wall, and in
+    brackets how many times as fast ours is."""
     head = ["decoder"]
     for search in SEARCHES:
-        head += [
-            f"{search}, batch {BATCH}",
-            f"{search}, its best batch",
-            f"{search}, 1 sentence, ms",
-        ]
-    head += [f"same as ours, {search}, %" for search in SEARCHES]
+        head += [f"{search}: sentences/s", "its best batch", "one sentence, ms", "same outputs, %"]
     lines = [head, ["---"] * len(head)]
-    for name, peer in PEERS.items():
-        cells, known = [peer.label], False
+    for name in run["greedy"]["1000"]:
+        cells = [PEERS[name].label]
         for search in SEARCHES:
-            for setting in (f"batch {BATCH}", "best batch"):
-                row = run["throughput"].get(f"{search}, 1000 sentences, {setting}", {}).get(name)
-                cells.append(cell(row, "sentences_per_second", 0))
-                known = known or row is not None
-            cells.append(cell(run["one_sentence"].get(search, {}).get(name), "wall_ms", 1))
-        for search in SEARCHES:
-            row = run["agreement"].get(f"{search}, 1000 sentences", {}).get(name)
-            cells.append("-" if row is None else f"{100 * row['same'] / row['sentences']:.1f}")
-        if known:
-            lines.append(cells)
+            row = run[search]["1000"].get(name)
+            if row is None:
+                cells += ["-"] * 4
+                continue
+            for got in row["same_batch"], row["best_batch"]:
+                cells.append(
+                    f"{got['sentences_per_second']:,.0f} ({got['ours_times_as_fast']:.2f})"
+                )
+            got = run[search]["one sentence"][name]["one_sentence"]
+            cells.append(f"{1000 * got['wall_seconds']:.1f} ({got['ours_times_as_fast']:.2f})")
+            cells.append(f"{100 * row['agreement']['same'] / row['agreement']['sentences']:.1f}")
+        lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def cell(row: dict | None, key: str, digits: int) -> str:
-    """A figure with the times that ours is as fast, or a dash."""
-    if row is None:
-        return "-"
-    return f"{row[key]:,.{digits}f} ({row['ours_times_as_fast']:.2f})"
 
 
 def main() -> None:
@@ -319,16 +294,17 @@ def main() -> None:
     names = told.peers.split(",") if told.peers else QUICK if told.quick else list(PEERS)
     if unknown := set(names) - set(PEERS):
         parser.error(f"unknown peers {sorted(unknown)}; there are: {', '.join(PEERS)}")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if told.what == "run":
-        result = run(names, told.threads, told.quick)
+        result = run(
+            ["ours", *(name for name in names if name != "ours")], told.threads, told.quick
+        )
         if told.quick:
             return
-        results["machine"] = machine()
-        results["runs"][str(told.threads)] = result
+        results[str(told.threads)] = result
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    for threads in results["runs"]:
-        print(f"\nOn {threads} core(s):\n\n{table(results, int(threads))}")
+    for threads, result in results.items():
+        print(f"\n{threads} core{'s' if threads != '1' else ''}:\n\n{table(result)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ beam search, the same objective: the sum of log-probabilities, without a length 
 """
 
 import importlib.util
+import logging
 import math
 import tempfile
 from types import SimpleNamespace
@@ -216,24 +217,23 @@ def ctranslate2_model(model, folder: str) -> None:
     spec.save(folder)
 
 
-def ctranslate2(model, compute_type="float32", workers=1):
+def ctranslate2(model, compute_type="float32"):
     """CTranslate2's translate_batch, which sorts and cuts batches by itself; a batch size is a
-    number of sentences or ("tokens", number). `workers` translate batches side by side, each with
-    its share of the threads."""
+    number of sentences or ("tokens", number). Several threads work on a batch each, which is its
+    fastest way, and together on a sentence that is alone."""
     from ctranslate2 import Translator
 
+    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         ctranslate2_model(model, folder)
-        translator = Translator(
-            folder, compute_type=compute_type, inter_threads=workers,
-            intra_threads=max(1, torch.get_num_threads() // workers),
-        )  # fmt: skip
+        many = Translator(folder, compute_type=compute_type, inter_threads=threads, intra_threads=1)
+        one = Translator(folder, compute_type=compute_type, inter_threads=1, intra_threads=threads)
     tokens = model.target_vocabulary.tokens(range(len(model.target_vocabulary)))
     numbers = {token: number for number, token in enumerate(tokens)}
 
     def decode(sentences, beam, size):
         kind, size = ("examples", size) if isinstance(size, int) else size
-        found = translator.translate_batch(
+        found = (many if len(sentences) > 1 else one).translate_batch(
             [[tokens[i] for i in sentence.ids] for sentence in sentences],
             beam_size=beam, length_penalty=0.0, patience=1.0, max_decoding_length=LIMIT,
             max_batch_size=size, batch_type=kind, return_end_token=True,
@@ -250,6 +250,7 @@ def joey_nmt(model):
     from joeynmt.search import search
     from joeynmt.vocabulary import Vocabulary
 
+    logging.getLogger("joeynmt.model").setLevel(logging.WARNING)
     tokens = model.target_vocabulary.tokens(range(len(model.target_vocabulary)))
     shared = Vocabulary(
         tokens[4:],

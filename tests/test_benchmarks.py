@@ -1,20 +1,45 @@
-"""The README's figures are those of the results files."""
+"""The README's figures are those of the results files, and the benchmarks measure what they say."""
 
 import importlib.util
 import json
+import math
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn import functional
+
+from s2s_helpers.corpora import Pair, multi30k
+from s2s_helpers.data import collate
+from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def quality():
-    spec = importlib.util.spec_from_file_location("quality", ROOT / "benchmarks" / "quality.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def quality():
+    return script("quality")
+
+
+@pytest.fixture(scope="module")
+def peers():
+    return script("decoding_peers")
+
+
+@pytest.fixture(scope="module")
+def decoding(peers):
+    sys.modules["decoding_peers"] = peers  # it is imported from beside it
+    yield script("decoding")
+    del sys.modules["decoding_peers"]
 
 
 @pytest.mark.parametrize("name", ["phrasebook", "multi30k"])
@@ -25,8 +50,8 @@ def test_the_readme_shows_the_results(quality, name):
 
 
 def test_every_figure_is_of_three_seeds(quality):
-    for path in quality.RESULTS.glob("*.json"):
-        results = json.loads(path.read_text())
+    for name in ("phrasebook", "multi30k"):
+        results = json.loads((quality.RESULTS / f"{name}.json").read_text())
         assert len(results["machine"]["seeds"]) == 3
         assert all(len(runs) == 3 for runs in results["runs"].values())
 
@@ -47,3 +72,168 @@ def test_a_table_has_mean_and_spread(quality, monkeypatch, tmp_path):
     last = quality.table("phrasebook").splitlines()[-1]
     row = "| RNN encoder-decoder | 0.4 M | 92.0 ± 2.0 | 50.0 ± 0.0 | - | 3.0 ± 0.0 |"
     assert last == row
+
+
+# decoding.py
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A post-norm model that has learned a little of copying, and so to end."""
+    torch.manual_seed(0)
+    shared = Vocabulary.numbered(40)
+    model = TransformerSeq2Seq(
+        shared, shared, width=16, heads=2, layers=2, feedforward=24, dropout=0.0, norm_first=False
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        lengths = torch.randint(1, 10, (32,)).tolist()
+        rows = [[*torch.randint(4, 40, (length,)).tolist(), EOS] for length in lengths]
+        batch = collate([(row, row) for row in rows])
+        logits, _ = model(batch)
+        loss = functional.cross_entropy(
+            logits.flatten(0, 1), batch.target_output.flatten(), ignore_index=PAD
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def sentences(peers, tiny):
+    generator = torch.Generator().manual_seed(0)
+    ids = [torch.randint(4, 40, (n,), generator=generator).tolist() for n in (5, 2, 9, 4, 7, 1)]
+    tokens = tiny.source_vocabulary.tokens
+    return [peers.Sentence(" ".join(tokens(row)), [*row, EOS]) for row in ids]
+
+
+@pytest.mark.parametrize("name", ["translate", "naive", "transformers", "ctranslate2", "joeynmt"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_every_peer_writes_what_ours_writes(peers, tiny, sentences, name, beam):
+    peer = peers.PEERS[name]
+    for package in (peer.package or "").split():
+        pytest.importorskip(package)
+    if beam > 1 and len(peer.searches) == 1:
+        pytest.skip("greedy only")
+    expected = peers.ours(tiny)(sentences, beam, 4)
+    assert peer.build(tiny)(sentences, beam, 4) == expected
+    assert len({len(ids) for ids in expected}) > 1  # or nothing would be told apart
+
+
+def test_other_weights_are_noticed(peers, tiny):
+    for change, fails in (0.0, False), (0.01, True):
+        theirs = lambda batch, change=change: tiny(batch)[0] + change  # noqa: E731
+        if fails:
+            with pytest.raises(
+                ValueError, match=r"the logits of X differ from ours by up to 0\.01"
+            ):
+                peers.check_logits("X", tiny, theirs)
+        else:
+            peers.check_logits("X", tiny, theirs)
+
+
+def test_sentences_of_like_lengths_stand_together_and_come_back_in_order(peers, sentences):
+    widths = []
+
+    def reversed_rows(batch):
+        widths.append(batch.source.shape)
+        return [[*row[mask].flip(0).tolist(), 7] for row, mask in zip(*rows_of(batch), strict=True)]
+
+    def rows_of(batch):
+        return batch.source, batch.source_mask
+
+    found = peers.sorted_batches(sentences, 4, reversed_rows)
+    assert widths == [(4, 6), (2, 10)]
+    # The source backwards starts with EOS, after which nothing counts.
+    assert found == [[EOS]] * 6
+    kept = peers.sorted_batches(sentences, 4, lambda batch: batch.source.tolist())
+    assert kept == [sentence.ids for sentence in sentences]
+
+
+def test_what_is_not_installed_is_named(peers, monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "joeynmt" else real(name)
+    )
+    assert peers.installed(["ours", "joeynmt", "naive"]) == ["ours", "naive"]
+    told = capsys.readouterr().out
+    assert told == "Joey NMT is left out; to have it: pip install joeynmt importlib_metadata\n"
+
+
+def test_captions_are_new_distinct_and_of_the_lengths(decoding, monkeypatch):
+    known, fresh = "1 2 3 4 5 6 7 8", [f"{n} 2 3 4 5 6 7 8" for n in range(10, 16)]
+    texts = {"train": [known], "val": [known, *fresh[:3]], "test_2016_flickr": ["1 2", *fresh[2:]]}
+    monkeypatch.setattr(
+        multi30k, "load", lambda split: [Pair(text, "x") for text in texts.get(split, [])]
+    )
+    vocabulary = Vocabulary([str(n) for n in range(40)])
+    found = decoding.captions(vocabulary, 6)
+    assert sorted(sentence.text for sentence in found) == fresh
+    assert [sentence.text for sentence in found] != fresh
+    assert found == decoding.captions(vocabulary, 6)
+    assert all(sentence.ids == vocabulary.encode(sentence.text) for sentence in found)
+    with pytest.raises(ValueError, match="only 6 such captions, not 7"):
+        decoding.captions(vocabulary, 7)
+
+
+def test_all_take_turns_to_and_fro(decoding):
+    calls = []
+    jobs = {name: lambda name=name: calls.append(name) or name.upper() for name in "abc"}
+    times, outputs = decoding.alternate(jobs, 3)
+    assert "".join(calls) == "abccbaabc"
+    assert outputs == {"a": "A", "b": "B", "c": "C"}
+    assert all(len(pairs) == 3 for pairs in times.values())
+
+
+def test_speeds_and_ratios(decoding):
+    ours, theirs = [(1, 1), (2, 2), (30, 3)], [(2, 4), (4, 4), (90, 9)]
+    row = decoding.speed(ours, theirs, 8)
+    assert row["wall_seconds"] == row["cpu_seconds"] == 4
+    assert row["sentences_per_second"] == 2
+    assert row["ours_times_as_fast"] == 2  # of 2, 2 and 3; the medians' ratio would be 2 as well
+    assert row["ours_times_as_fast_cpu"] == 3  # of 4, 2 and 3; the medians' ratio would be 2
+
+
+def test_agreement_counts(decoding):
+    ours, theirs = [[5, EOS], [6, EOS], [7, EOS]], [[5, EOS], [6, 6], [PAD, SOS, EOS]]
+    expected = {"sentences": 3, "same": 1, "unfinished": 1, "with_pad_or_sos": 1}
+    assert decoding.agreement(ours, theirs) == expected
+
+
+def test_the_score_is_the_sum_of_steps(decoding, tiny, sentences):
+    outputs = [[9, 8, EOS], [EOS], [4, 5, 6, 7, 8, EOS], [11, EOS], [12, EOS], [30, 31, EOS]]
+    total = 0.0
+    with torch.inference_mode():
+        for sentence, ids in zip(sentences, outputs, strict=True):
+            source = torch.tensor([sentence.ids])
+            memory = tiny.encode(source, source != PAD)
+            state = tiny.start(memory)
+            for before, token in zip([SOS, *ids], ids, strict=False):
+                logits, state, _ = tiny.step(torch.tensor([before]), state, memory)
+                total += logits.log_softmax(-1)[0, token].item()
+    found = decoding.mean_score(tiny, sentences, outputs)
+    assert math.isclose(found, total / 6, rel_tol=1e-5)
+
+
+def measured(decoding, monkeypatch, tiny, peers, sentences):
+    monkeypatch.setattr(decoding, "trained_model", lambda: tiny)
+    monkeypatch.setattr(decoding, "captions", lambda vocabulary, count: sentences)
+    monkeypatch.setattr(decoding, "pin", lambda threads: None)
+    return decoding.run(["ours", "naive"], 1, quick=False)
+
+
+def test_a_run_has_every_figure(decoding, peers, monkeypatch, tiny, sentences, capsys):
+    run = measured(decoding, monkeypatch, tiny, peers, sentences)
+    rows = run["greedy"]["1000"]
+    assert list(rows) == ["ours", "naive"] and list(run["beam of 5"]["1000"]) == ["ours"]
+    assert rows["naive"]["agreement"]["same"] == len(sentences)
+    assert rows["naive"]["same_batch"]["batch"] == 64
+    assert rows["naive"]["best_batch"]["batch"] in decoding.PEERS["naive"].batches
+    assert rows["ours"]["same_batch"]["ours_times_as_fast"] == 1
+    assert rows["naive"]["same_batch"]["rounds"] >= 5
+    assert "nn.Transformer without a cache" in capsys.readouterr().out
+    head, _, first, last = decoding.table(json.loads(json.dumps(run))).splitlines()
+    assert head.count("|") == first.count("|") == last.count("|") == 10
+    assert first.startswith("| s2s_helpers | ") and "(1.00) | 100.0 |" in first
+    assert last.endswith("| 100.0 | - | - | - | - |")
