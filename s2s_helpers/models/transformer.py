@@ -68,11 +68,12 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None, weights: bool = True):
         """Let the tokens x (batch, target, width) look at keys and values.
 
-        Returns (batch, target, width) and the weights (batch, heads, target, source), or None for
-        them where `weights` is False: torch's own function then does the same in one go.
+        Returns (batch, target, width) and the weights (batch, heads, target, source). Where these
+        are not wanted, outside of training, torch's own function does the same in one go, and
+        there is None for them.
         """
         query = self.split(self.query(x))
-        if weights:
+        if weights or torch.is_grad_enabled():  # torch's has a slow way back, above all in bfloat16
             mixed, looks = scaled_dot_product_attention(query, *keys_values, mask)
         else:
             mixed, looks = F.scaled_dot_product_attention(query, *keys_values, mask), None
