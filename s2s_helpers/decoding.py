@@ -5,13 +5,17 @@ once per sentence, whole batches are decoded together, a sentence that is finish
 and what a sentence gets does not depend on which others stand beside it.
 """
 
+import math
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from s2s_helpers.data import collate
+from s2s_helpers.packing import packed_output
 from s2s_helpers.vocabulary import EOS, PAD, SOS
 
 
@@ -41,15 +45,18 @@ def length_penalty_of(length, alpha: float):
 
 
 @contextmanager
-def evaluation(model):
-    """Evaluation mode without gradients, and afterwards the mode the model was in."""
-    was_training = model.training
+def evaluation(model, attention: bool = True):
+    """Evaluation mode without gradients, with or without attention weights; afterwards the model is
+    as it was."""
+    was_training, wanted = model.training, model.wants_attention
     model.eval()
+    model.wants_attention = attention
     try:
         with torch.inference_mode():
             yield
     finally:
         model.train(was_training)
+        model.wants_attention = wanted
 
 
 def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: int | None):
@@ -75,43 +82,131 @@ def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: 
 
 
 def next_log_probabilities(logits: Tensor) -> Tensor:
-    """log p of every next token (rows, vocabulary); PAD and SOS, never written, get -inf."""
+    """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf."""
     log_probabilities = logits.log_softmax(dim=-1)
-    log_probabilities[:, [PAD, SOS]] = float("-inf")
+    log_probabilities[:, PAD] = log_probabilities[:, SOS] = float("-inf")
     return log_probabilities
 
 
-def greedy_decode(model, source: Tensor, source_mask=None, max_length=None) -> list[Hypothesis]:
+def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row (rows, numbers), the largest first, and their places.
+
+    They lie in the k groups with the largest maxima, and a maximum is found many times faster than
+    an order: so first the groups, then an order within these. Rows with fewer than k numbers are
+    filled up with -inf at place 0.
+    """
+    rows, size = numbers.shape
+    width = math.isqrt(size)
+    if size < max(width * k, 256):  # not worth it
+        values, places = numbers.topk(min(k, size))
+        missing = (0, k - values.shape[1])
+        return F.pad(values, missing, value=float("-inf")), F.pad(places, missing)
+    whole = size - size % width
+    maxima = numbers[:, :whole].unflatten(1, (-1, width)).amax(dim=2)  # (rows, groups)
+    if whole < size:
+        maxima = torch.cat([maxima, numbers[:, whole:].amax(dim=1, keepdim=True)], dim=1)
+    groups = maxima.topk(k, sorted=False).indices
+    places = (groups[:, :, None] * width + torch.arange(width, device=groups.device)).flatten(1)
+    within = numbers.gather(1, places.clamp(max=size - 1))
+    within.masked_fill_(places >= size, float("-inf"))  # the last group may be short
+    values, order = within.topk(k)
+    return values, places.gather(1, order)
+
+
+def greedy_decode(
+    model, source: Tensor, source_mask=None, max_length=None, attention=True
+) -> list[Hypothesis]:
     """Take the most probable token at every step, for all rows of `source` (batch, source) at once.
 
-    `max_length` bounds the ids of a hypothesis; without it a row of n tokens gets 2 n + 10. Returns
-    a hypothesis for every row; its score is its log-probability.
+    `max_length` bounds the ids of a hypothesis; without it a row of n tokens gets 2 n + 10.
+    `attention=False` spares the weights. Returns a hypothesis for every row; its score is its
+    log-probability.
+    """
+
+    def most_probable(logits, rows):
+        values, tokens = largest(next_log_probabilities(logits), 1)
+        return tokens[:, 0], values[:, 0]
+
+    return _write(model, source, source_mask, max_length, attention, most_probable)
+
+
+def sample(
+    model, source: Tensor, source_mask=None, max_length=None, temperature=1.0, top_k=None,
+    top_p=None, seed: int | Sequence[int] = 0, attention=True,
+) -> list[Hypothesis]:  # fmt: skip
+    """Draw every token from the model's distribution, sharpened and cut as wanted.
+
+    p(y) is taken to the power of 1 / `temperature` (below 1: bolder), then only the `top_k` most
+    probable tokens stay (Fan et al. 2018, section 5.1), then of these the fewest that hold at least
+    `top_p` of the probability (Holtzman et al. 2020, section 3.1). A row draws with a seed of its
+    own, `seed` + its number or one of as many seeds, so what it gets does not depend on the others.
+
+    The hypotheses' log-probabilities are the model's own, before sharpening. Raises ValueError for
+    a temperature not above 0, a top_k below 1, a top_p outside 0 to 1, or a bad source.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
+    seeds = range(seed, seed + len(source)) if isinstance(seed, int) else seed
+    if len(seeds) != len(source):
+        raise ValueError(f"{len(source)} rows need as many seeds, got {len(seeds)}")
+    generators = [torch.Generator().manual_seed(number) for number in seeds]
+
+    def draw(logits, rows):
+        log_p = next_log_probabilities(logits)
+        if top_k is None:
+            values, tokens = log_p.sort(dim=-1, descending=True)
+        else:
+            values, tokens = largest(log_p, min(top_k, log_p.shape[1]))
+        p = (values / temperature).softmax(dim=-1)
+        before = p.cumsum(dim=-1) - p  # probability of all that come first
+        if top_p is not None:
+            p = p.masked_fill(before >= top_p, 0.0)
+        luck = torch.stack([torch.rand(1, generator=generators[row]) for row in rows.tolist()])
+        reached = p.cumsum(dim=-1)  # (rows, candidates)
+        wanted = luck.to(p.device) * reached[:, -1:]
+        place = torch.searchsorted(reached, wanted, right=True)
+        place = place.clamp(max=p.shape[1] - 1)
+        return tokens.gather(1, place)[:, 0], values.gather(1, place)[:, 0]
+
+    return _write(model, source, source_mask, max_length, attention, draw)
+
+
+def _write(model, source, source_mask, max_length, attention, choose) -> list[Hypothesis]:
+    """Write one hypothesis for every row, choosing tokens one after the other.
+
+    `choose` takes logits (lines, vocabulary) and the rows of `source` that the lines belong to,
+    and gives a token and its log-probability for every line.
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
-    with evaluation(model):
+    with evaluation(model, attention), packed_output(model, len(source)):
         memory = model.encode(source, source_mask)
         state = model.start(memory)
-        rows = torch.arange(
-            len(source), device=source.device
-        )  # whose turn is each line of the batch
-        tokens = torch.full_like(rows, SOS)
-        results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
+        rows = torch.arange(len(source), device=source.device)  # whose turn each line is
+        tokens, steps = torch.full_like(rows, SOS), []
         for length in range(1, int(limits.max()) + 1):
-            logits, state, attention = model.step(tokens, state, memory)
-            best, tokens = next_log_probabilities(logits).max(dim=-1)
-            values = zip(rows.tolist(), tokens.tolist(), best.tolist(), strict=True)
-            for line, (row, token, value) in enumerate(values):
-                results[row].ids.append(token)
-                results[row].log_probability += value
-                results[row].attention.append(None if attention is None else attention[line])
+            logits, state, looks = model.step(tokens, state, memory)
+            tokens, values = choose(logits, rows)
+            steps.append((rows, tokens, values, looks))
             going = ((tokens != EOS) & (limits[rows] > length)).nonzero().squeeze(1)
             if len(going) < len(rows):
                 if not len(going):
                     break
                 rows, tokens = rows[going], tokens[going]
                 memory, state = memory.select(going), state.select(going)
+    results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
+    for rows, tokens, values, looks in steps:
+        numbers = zip(rows.tolist(), tokens.tolist(), values.tolist(), strict=True)
+        for line, (row, token, value) in enumerate(numbers):
+            result = results[row]
+            result.ids.append(token)
+            result.score += value
+            result.attention.append(None if looks is None else looks[line])
     for result, mask in zip(results, source_mask, strict=True):
-        result.score = result.log_probability
+        result.log_probability = result.score
         result.attention = stack_attention(result.attention, int(mask.sum()))
     return results
 
@@ -126,7 +221,7 @@ def stack_attention(steps: list, source_length: int) -> Tensor | None:
 
 def beam_search(
     model, source: Tensor, source_mask=None, beam_size=5, length_penalty=0.6, max_length=None,
-    n_best=1,
+    n_best=1, attention=True,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Keep the `beam_size` best unfinished hypotheses of every row (Sutskever et al. 2014, §3.2).
 
@@ -145,7 +240,7 @@ def beam_search(
     if length_penalty < 0:
         raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
     source_mask, limits = check_source(model, source, source_mask, max_length)
-    with evaluation(model):
+    with evaluation(model, attention), packed_output(model, len(source) * beam_size):
         search = BeamSearch(model, source, source_mask, limits, beam_size, length_penalty, n_best)
         while len(search.searching):
             search.advance()
@@ -165,27 +260,22 @@ class BeamSearch:
         self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
         self.history = []
         self.searching = torch.arange(len(source), device=source.device)  # sentences not yet done
-        memory = model.encode(source, source_mask)
-        state = model.start(memory)
-        lines = self.searching.repeat_interleave(beam_size)
-        self.memory, self.state = memory.select(lines), state.select(lines)
-        self.tokens = torch.full_like(lines, SOS)
-        # All lines of a sentence begin alike: only the first may count, or the beam would hold the
-        # same hypothesis beam_size times.
-        self.scores = source.new_full((len(source), beam_size), float("-inf"), dtype=torch.float)
-        self.scores[:, 0] = 0.0
+        self.memory = model.encode(source, source_mask)
+        self.state = model.start(self.memory)
+        # Before the first token all hypotheses are one.
+        self.tokens = torch.full_like(self.searching, SOS)
+        self.scores = torch.zeros(len(source), 1, device=source.device)  # (sentences, lines)
 
     def advance(self) -> None:
         """Extend every line by one token, keep the best, let finished sentences go."""
         beam, step = self.beam_size, len(self.history)
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
-        log_probabilities = next_log_probabilities(logits)
-        totals = self.scores[:, :, None] + log_probabilities.unflatten(0, (-1, beam))
+        totals = next_log_probabilities(logits).add_(self.scores.flatten()[:, None])
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
-        values, flat = totals.flatten(1).topk(2 * beam, dim=1)
-        first_lines = torch.arange(0, len(logits), beam, device=logits.device)[:, None]
-        parents = first_lines + flat // logits.shape[1]  # (sentences, candidates)
-        tokens = flat % logits.shape[1]
+        values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)
+        lines, size = self.scores.shape[1], totals.shape[1]
+        first_lines = torch.arange(0, len(totals), lines, device=totals.device)[:, None]
+        parents, tokens = first_lines + flat // size, flat % size  # (sentences, candidates)
         ends = tokens == EOS
         self._note(ends[:, :beam], values, parents, tokens, step)
         # Those that go on to the front, the order among them unchanged.
@@ -198,12 +288,12 @@ class BeamSearch:
                 cut[place] = True
                 self._note(cut, values, parents, tokens, step)
         kept = torch.tensor(going, dtype=torch.long, device=values.device)
-        self.scores, self.searching = values[kept], self.searching[kept]
-        self.tokens, lines = tokens[kept].flatten(), parents[kept].flatten()
-        self.history.append((self.tokens, lines, attention))
-        if len(lines) < len(logits):
-            self.memory = self.memory.select(lines)
-        self.state = state.select(lines)
+        if len(going) < len(self.searching):
+            values, parents, tokens = values[kept], parents[kept], tokens[kept]
+            self.searching, self.memory = self.searching[kept], self.memory.select(kept)
+        self.scores, self.tokens = values, tokens.flatten()
+        self.history.append((self.tokens, parents.flatten(), attention))
+        self.state = state.select(parents.flatten(), beam)
 
     def _note(self, which, values, parents, tokens, step) -> None:
         """Enter hypotheses that are over, and keep the `n_best` of their sentence."""

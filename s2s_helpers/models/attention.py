@@ -19,7 +19,19 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
     `mask` broadcasts against `scores`; each row of it needs at least one True.
     """
-    return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return softmax(scores.masked_fill(~mask, float("-inf")))
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension.
+
+    On a CPU torch's own takes rows of fewer than 16 numbers one number at a time, and most
+    sentences are that short: written out it is several times as fast.
+    """
+    if scores.shape[-1] >= 16 or scores.device.type != "cpu":
+        return scores.softmax(dim=-1)
+    powers = (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
+    return powers / powers.sum(dim=-1, keepdim=True)
 
 
 class BahdanauAttention(nn.Module):

@@ -35,7 +35,7 @@ class Cache:
         return new
 
     def select(self, lines: Tensor, beams: int = 1) -> Cache:
-        """The cache of these lines; each `beams` neighbours are of one sentence (`State.select`)."""
+        """The cache of these lines, each `beams` neighbours of one sentence (`State.select`)."""
         if self.used == 0:
             return self
         keys, path = self.buffers[0][0], None

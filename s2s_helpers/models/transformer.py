@@ -5,9 +5,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from s2s_helpers.models.attention import masked_softmax
+from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
 
@@ -20,7 +19,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask
     Returns the mixed values (..., target, d_v) and the weights (..., target, source).
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-    weights = scores.softmax(dim=-1) if mask is None else masked_softmax(scores, mask)
+    weights = softmax(scores) if mask is None else masked_softmax(scores, mask)
     return weights @ value, weights
 
 
@@ -59,25 +58,20 @@ class MultiHeadAttention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(batch, time, width) to (batch, heads, time, width of a head)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        # Contiguous: many small matrix products at a stride take up to three times as long.
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2).contiguous()
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the tokens x (batch, time, width): what a decoder may keep."""
         return self.split(self.key(x)), self.split(self.value(x))
 
-    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None, weights: bool = True):
+    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Let the tokens x (batch, target, width) look at keys and values.
 
-        Returns (batch, target, width) and the weights (batch, heads, target, source). Where these
-        are not wanted, outside of training, torch's own function does the same in one go, and
-        there is None for them.
+        Returns (batch, target, width) and weights (batch, heads, target, source).
         """
-        query = self.split(self.query(x))
-        if weights or torch.is_grad_enabled():  # torch's has a slow way back, above all in bfloat16
-            mixed, looks = scaled_dot_product_attention(query, *keys_values, mask)
-        else:
-            mixed, looks = F.scaled_dot_product_attention(query, *keys_values, mask), None
-        return self.output(mixed.transpose(1, 2).flatten(2)), looks
+        mixed, weights = scaled_dot_product_attention(self.split(self.query(x)), *keys_values, mask)
+        return self.output(mixed.transpose(1, 2).flatten(2)), weights
 
 
 class FeedForward(nn.Sequential):
@@ -117,14 +111,13 @@ class EncoderLayer(nn.Module):
         self.feedforward = FeedForward(width, feedforward)
         self.frames = nn.ModuleList(Residual(width, dropout, norm_first) for _ in range(2))
 
-    def forward(self, x: Tensor, mask: Tensor, weights: bool = True):
-        """x (batch, source, width), mask (batch, source); returns the next x and the weights
-        (batch, heads, source, source) or None."""
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """x (batch, source, width), mask (batch, source); returns the next x and the weights."""
         inner = self.frames[0].before(x)
         keys_values = self.attention.keys_values(inner)
-        change, looks = self.attention(inner, keys_values, mask[:, None, None], weights)
+        change, weights = self.attention(inner, keys_values, mask[:, None, None])
         x = self.frames[0].after(x, change)
-        return self.frames[1].after(x, self.feedforward(self.frames[1].before(x))), looks
+        return self.frames[1].after(x, self.feedforward(self.frames[1].before(x))), weights
 
 
 class DecoderLayer(nn.Module):
@@ -137,22 +130,22 @@ class DecoderLayer(nn.Module):
         self.feedforward = FeedForward(width, feedforward)
         self.frames = nn.ModuleList(Residual(width, dropout, norm_first) for _ in range(3))
 
-    def forward(self, x, mask, memory_keys_values, memory_mask, extend=None, weights=True):
+    def forward(self, x, mask, memory_keys_values, memory_mask, extend=None):
         """x (batch, time, width); mask, broadcasting to (batch, heads, time, past and time), or
-        None; `extend`: puts keys and values before those of earlier tokens (`Cache.extend`).
+        None; `extend`: puts keys and values after those of earlier tokens (`Cache.extend`).
 
-        Returns the next x and the cross-attention's weights (batch, heads, time, source) or None.
+        Returns the next x and the cross-attention's weights (batch, heads, time, source).
         """
         inner = self.frames[0].before(x)
         keys_values = self.attention.keys_values(inner)
         if extend is not None:
             keys_values = extend(*keys_values)
-        change, _ = self.attention(inner, keys_values, mask, weights=False)
+        change, _ = self.attention(inner, keys_values, mask)
         x = self.frames[0].after(x, change)
         inner = self.frames[1].before(x)
-        change, looks = self.cross(inner, memory_keys_values, memory_mask[:, None, None], weights)
+        change, weights = self.cross(inner, memory_keys_values, memory_mask[:, None, None])
         x = self.frames[1].after(x, change)
-        return self.frames[2].after(x, self.feedforward(self.frames[2].before(x))), looks
+        return self.frames[2].after(x, self.feedforward(self.frames[2].before(x))), weights
 
 
 class TransformerSeq2Seq(Seq2SeqModel):
@@ -222,7 +215,7 @@ class TransformerSeq2Seq(Seq2SeqModel):
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
         x = self.embed(self.source_embedding, source)
         for layer in self.encoder:
-            x, _ = layer(x, source_mask, weights=False)
+            x, _ = layer(x, source_mask)
         x = self.encoder_norm(x)
         keys = tuple(layer.cross.keys_values(x) for layer in self.decoder)
         return Memory(mask=source_mask, states=x, keys=keys)
@@ -236,7 +229,7 @@ class TransformerSeq2Seq(Seq2SeqModel):
         looks = []
         for number, (layer, keys_values) in enumerate(zip(self.decoder, memory.keys, strict=True)):
             extend = None if cache is None else partial(cache.extend, number)
-            x, look = layer(x, mask, keys_values, memory.mask, extend, self.wants_attention)
+            x, look = layer(x, mask, keys_values, memory.mask, extend)
             looks.append(look)
         looks = torch.stack(looks, dim=1) if self.wants_attention else None
         return self.decoder_norm(x), looks
