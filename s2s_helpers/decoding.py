@@ -183,6 +183,7 @@ def _write(model, source, source_mask, max_length, attention, choose) -> list[Hy
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
     with evaluation(model, attention), packed_output(model, len(source)):
+        model = model.for_decoding()
         memory = model.encode(source, source_mask)
         state = model.start(memory)
         rows = torch.arange(len(source), device=source.device)  # whose turn each line is
@@ -255,13 +256,14 @@ class BeamSearch:
     """
 
     def __init__(self, model, source, source_mask, limits, beam_size, alpha, n_best):
-        self.model, self.beam_size, self.alpha, self.n_best = model, beam_size, alpha, n_best
+        self.model, self.beam_size = model.for_decoding(), beam_size
+        self.alpha, self.n_best = alpha, n_best
         self.limits, self.source_lengths = limits.tolist(), source_mask.sum(dim=1).tolist()
         self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
         self.history = []
         self.searching = torch.arange(len(source), device=source.device)  # sentences not yet done
-        self.memory = model.encode(source, source_mask)
-        self.state = model.start(self.memory)
+        self.memory = self.model.encode(source, source_mask)
+        self.state = self.model.start(self.memory)
         # Before the first token all hypotheses are one.
         self.tokens = torch.full_like(self.searching, SOS)
         self.scores = torch.zeros(len(source), 1, device=source.device)  # (sentences, lines)

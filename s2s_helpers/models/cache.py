@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-ROOM = 16  # steps to allocate ahead
+AHEAD = 16  # steps to allocate room for at a time
+REGISTER = 16  # float32 numbers in a vector register: rows of whole registers are worked on fastest
+
+
+def whole_registers(length: int) -> int:
+    """The length, rounded up."""
+    return length + -length % REGISTER
 
 
 class Cache:
@@ -34,6 +41,11 @@ class Cache:
         new.buffers, new.written, new.used, new.path = buffers, written, used, path
         return new
 
+    @property
+    def shown(self) -> int:
+        """Slots that are looked at: those in use, and masked ones up to a whole register."""
+        return self.used if torch.is_grad_enabled() else whole_registers(self.used)
+
     def select(self, lines: Tensor, beams: int = 1) -> Cache:
         """The cache of these lines, each `beams` neighbours of one sentence (`State.select`)."""
         if self.used == 0:
@@ -41,41 +53,45 @@ class Cache:
         keys, path = self.buffers[0][0], None
         before = 1 if self.path is None else self.path.shape[1]
         if before > 1 or beams > 1:
-            all_true = torch.ones(len(keys), 1, self.used, dtype=torch.bool, device=keys.device)
-            path = all_true if self.path is None else self.path
+            path = self.path
+            if path is None:
+                path = torch.ones(len(keys), 1, self.used, dtype=torch.bool, device=keys.device)
             path = path.flatten(0, 1)[lines].unflatten(0, (-1, beams))
         sentences = lines[::beams] // before
         if torch.equal(sentences, torch.arange(len(keys), device=lines.device)):
             return self._with(self.buffers, self.written, self.used, path)
         buffers = [
-            tuple(x[:, :, : self.used].index_select(0, sentences) for x in pair)
+            tuple(x[:, :, : self.shown].index_select(0, sentences) for x in pair)
             for pair in self.buffers
         ]
         return self._with(buffers, [self.used], self.used, path)
 
-    def advance(self, tokens: Tensor) -> tuple[Cache, Tensor | None]:
+    def advance(self, tokens: Tensor) -> tuple[Cache, Tensor]:
         """Make room for the tokens (sentences, lines), one more for every line.
 
         Returns the new cache, which every layer must `extend`, and the mask of what the lines look
-        at, (sentences, 1, lines, slots), or None for everything.
+        at, (sentences or 1, 1, lines, slots).
         """
         sentences, lines = tokens.shape
-        path = self.path
+        path, used = self.path, self.used + lines
         if lines > 1 or path is not None:
             own = torch.eye(lines, dtype=torch.bool, device=tokens.device)
             own = own.expand(sentences, lines, lines)
             path = own if path is None else torch.cat([path, own], dim=2)
-        used, buffers, written = self.used + lines, list(self.buffers), self.written
+        new = self._with(list(self.buffers), self.written, used, path)
         if self.used and not torch.is_grad_enabled():
             # Full, or another continuation of the same past has taken the slots: move.
-            if used > buffers[0][0].shape[2] or written[0] > self.used:
-                buffers = [tuple(self._moved(x, lines) for x in pair) for pair in buffers]
-                written = [0]
-            written[0] = used
-        return self._with(buffers, written, used, path), None if path is None else path[:, None]
+            if used > self.buffers[0][0].shape[2] or self.written[0] > self.used:
+                new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
+                new.written = [0]
+        new.written[0] = used
+        if path is None:
+            mask = torch.arange(new.shown, device=tokens.device) < used
+            return new, mask[None, None, None]
+        return new, F.pad(path, (0, new.shown - used))[:, None]
 
     def _moved(self, x: Tensor, lines: int) -> Tensor:
-        new = x.new_empty(*x.shape[:2], self.used + ROOM * lines, x.shape[3])
+        new = x.new_zeros(*x.shape[:2], whole_registers(self.used + AHEAD * lines), x.shape[3])
         new[:, :, : self.used] = x[:, :, : self.used]
         return new
 
@@ -84,14 +100,16 @@ class Cache:
 
         Returns all its keys and values, (sentences, heads, slots, d).
         """
-        pair, new = self.buffers[layer], (keys, values)
-        if pair is None:
-            self.buffers[layer] = new
-        elif torch.is_grad_enabled():  # a gradient needs its tensors as they were
-            self.buffers[layer] = tuple(
-                torch.cat(two, dim=2) for two in zip(pair, new, strict=True)
-            )
+        lines, pair = keys.shape[2], self.buffers[layer]
+        if torch.is_grad_enabled():  # a gradient needs its tensors as they were
+            past = pair or (keys[:, :, :0], values[:, :, :0])
+            pairs = zip(past, (keys, values), strict=True)
+            pair = tuple(torch.cat([old, new], dim=2) for old, new in pairs)
         else:
-            for buffer, part in zip(pair, new, strict=True):
-                buffer[:, :, self.used - part.shape[2] : self.used] = part
-        return tuple(x[:, :, : self.used] for x in self.buffers[layer])
+            if pair is None:
+                shape = (*keys.shape[:2], whole_registers(AHEAD * lines), keys.shape[3])
+                pair = (keys.new_zeros(shape), values.new_zeros(shape))
+            for buffer, new in zip(pair, (keys, values), strict=True):
+                buffer[:, :, self.used - lines : self.used] = new
+        self.buffers[layer] = pair
+        return tuple(x[:, :, : self.shown] for x in pair)

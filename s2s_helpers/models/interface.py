@@ -104,6 +104,11 @@ class Seq2SeqModel(nn.Module):
         """
         raise NotImplementedError
 
+    def for_decoding(self):
+        """What speaks `encode`, `start` and `step` for this model, with its present weights, where
+        many sentences are decoded: the model, or a faster twin."""
+        return self
+
     def features(self, batch):
         """What `output_layer` makes logits of, (batch, target, width), for all positions with the
         gold tokens as input, and attention. A model that knows a faster way than `unroll` has it.

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
+from s2s_helpers.models.fast import FastTransformer
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
+
+KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU, nn.Dropout)
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):
@@ -246,6 +249,12 @@ class TransformerSeq2Seq(Seq2SeqModel):
             looks = looks.permute(0, 3, 1, 2, 4).flatten(0, 1)
         logits = self.output(features.flatten(0, 1))
         return logits, State(cache=cache, position=here + 1), looks
+
+    def for_decoding(self):
+        # A subclass or a changed layer may do what the twin does not know of.
+        linear = [m for m in self.decoder.modules() if not list(m.children())]
+        own = type(self).step is TransformerSeq2Seq.step
+        return FastTransformer(self) if own and all(type(m) in KNOWN for m in linear) else self
 
     @property
     def output_layer(self):
