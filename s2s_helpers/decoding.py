@@ -44,18 +44,25 @@ def length_penalty_of(length, alpha: float):
     return ((5.0 + length) / 6.0) ** alpha
 
 
+# Sentences that are over leave the batch when at most this share of it still goes on: sooner, and
+# moving the others' keys and values would take longer than writing on for nothing.
+STAY = 7 / 8
+
+
 @contextmanager
 def evaluation(model, attention: bool = True):
     """Evaluation mode without gradients, with or without attention weights; afterwards the model is
     as it was."""
-    was_training, wanted = model.training, model.wants_attention
-    model.eval()
-    model.wants_attention = attention
+    training = [module for module in model.modules() if module.training]
+    wanted, model.wants_attention = model.wants_attention, attention
+    if training:
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
         model.wants_attention = wanted
 
 
@@ -97,7 +104,7 @@ def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, size = numbers.shape
     width = math.isqrt(size)
-    if size < max(width * k, 256):  # not worth it
+    if rows < 4 or size < max(width * k, 256):  # not worth it
         values, places = numbers.topk(min(k, size))
         missing = (0, k - values.shape[1])
         return F.pad(values, missing, value=float("-inf")), F.pad(places, missing)
@@ -182,30 +189,37 @@ def _write(model, source, source_mask, max_length, attention, choose) -> list[Hy
     and gives a token and its log-probability for every line.
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
+    lengths = limits.clone()
     with evaluation(model, attention), packed_output(model, len(source)):
         model = model.for_decoding()
         memory = model.encode(source, source_mask)
         state = model.start(memory)
         rows = torch.arange(len(source), device=source.device)  # whose turn each line is
-        tokens, steps = torch.full_like(rows, SOS), []
+        tokens, steps, going = torch.full_like(rows, SOS), [], torch.ones_like(rows, dtype=bool)
         for length in range(1, int(limits.max()) + 1):
             logits, state, looks = model.step(tokens, state, memory)
             tokens, values = choose(logits, rows)
             steps.append((rows, tokens, values, looks))
-            going = ((tokens != EOS) & (limits[rows] > length)).nonzero().squeeze(1)
-            if len(going) < len(rows):
-                if not len(going):
-                    break
-                rows, tokens = rows[going], tokens[going]
-                memory, state = memory.select(going), state.select(going)
+            ending = going & ((tokens == EOS) | (limits[rows] <= length))
+            lengths[rows[ending]] = length
+            going &= ~ending
+            count = int(going.sum())
+            if not count:
+                break
+            if count <= STAY * len(rows):
+                rows, tokens, lines = rows[going], tokens[going], going.nonzero().squeeze(1)
+                memory, state = memory.select(lines), state.select(lines)
+                going = going[lines]
     results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
-    for rows, tokens, values, looks in steps:
+    lengths = lengths.tolist()
+    for length, (rows, tokens, values, looks) in enumerate(steps, start=1):
         numbers = zip(rows.tolist(), tokens.tolist(), values.tolist(), strict=True)
         for line, (row, token, value) in enumerate(numbers):
-            result = results[row]
-            result.ids.append(token)
-            result.score += value
-            result.attention.append(None if looks is None else looks[line])
+            if length <= lengths[row]:
+                result = results[row]
+                result.ids.append(token)
+                result.score += value
+                result.attention.append(None if looks is None else looks[line])
     for result, mask in zip(results, source_mask, strict=True):
         result.log_probability = result.score
         result.attention = stack_attention(result.attention, int(mask.sum()))
@@ -290,9 +304,13 @@ class BeamSearch:
                 cut[place] = True
                 self._note(cut, values, parents, tokens, step)
         kept = torch.tensor(going, dtype=torch.long, device=values.device)
-        if len(going) < len(self.searching):
+        if len(going) <= STAY * len(self.searching):
             values, parents, tokens = values[kept], parents[kept], tokens[kept]
             self.searching, self.memory = self.searching[kept], self.memory.select(kept)
+        elif len(going) < len(self.searching):
+            over = torch.ones(len(values), dtype=torch.bool, device=values.device)
+            over[kept] = False
+            values[over] = float("-inf")  # nothing can come of these any more
         self.scores, self.tokens = values, tokens.flatten()
         self.history.append((self.tokens, parents.flatten(), attention))
         self.state = state.select(parents.flatten(), beam)

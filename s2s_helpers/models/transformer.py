@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
-from s2s_helpers.models.fast import FastTransformer
+from s2s_helpers.models.fast import KNOWN, FastTransformer
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
-
-KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU, nn.Dropout)
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):
@@ -252,9 +250,10 @@ class TransformerSeq2Seq(Seq2SeqModel):
 
     def for_decoding(self):
         # A subclass or a changed layer may do what the twin does not know of.
-        linear = [m for m in self.decoder.modules() if not list(m.children())]
         own = type(self).step is TransformerSeq2Seq.step
-        return FastTransformer(self) if own and all(type(m) in KNOWN for m in linear) else self
+        layers = (m for part in (self.encoder, self.decoder) for m in part.modules())
+        known = all(type(layer) in KNOWN for layer in layers if not layer._modules)
+        return FastTransformer(self) if own and known else self
 
     @property
     def output_layer(self):
