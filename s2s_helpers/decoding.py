@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s2s_helpers.data import collate
-from s2s_helpers.packing import packed_output
+from s2s_helpers.packing import prepared
 from s2s_helpers.vocabulary import EOS, PAD, SOS
 
 
@@ -90,9 +90,13 @@ def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: 
 
 def next_log_probabilities(logits: Tensor) -> Tensor:
     """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf."""
-    log_probabilities = logits.log_softmax(dim=-1)
-    log_probabilities[:, PAD] = log_probabilities[:, SOS] = float("-inf")
-    return log_probabilities
+    return barred(logits.float().log_softmax(dim=-1))
+
+
+def barred(scores: Tensor) -> Tensor:
+    """The scores (lines, vocabulary), in place, with -inf for what is never written."""
+    scores[:, PAD] = scores[:, SOS] = float("-inf")
+    return scores
 
 
 def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -121,18 +125,18 @@ def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def greedy_decode(
-    model, source: Tensor, source_mask=None, max_length=None, attention=True
+    model, source: Tensor, source_mask=None, max_length=None, attention=True, scores=True
 ) -> list[Hypothesis]:
     """Take the most probable token at every step, for all rows of `source` (batch, source) at once.
 
     `max_length` bounds the ids of a hypothesis; without it a row of n tokens gets 2 n + 10.
-    `attention=False` spares the weights. Returns a hypothesis for every row; its score is its
-    log-probability.
+    Returns a hypothesis for every row; its score is its log-probability. `attention=False` and
+    `scores=False` spare what they name, which is then None and NaN.
     """
 
     def most_probable(logits, rows):
-        values, tokens = largest(next_log_probabilities(logits), 1)
-        return tokens[:, 0], values[:, 0]
+        values, tokens = largest(next_log_probabilities(logits) if scores else barred(logits), 1)
+        return tokens[:, 0], values[:, 0] if scores else torch.full_like(values[:, 0], math.nan)
 
     return _write(model, source, source_mask, max_length, attention, most_probable)
 
@@ -190,8 +194,7 @@ def _write(model, source, source_mask, max_length, attention, choose) -> list[Hy
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
     lengths = limits.clone()
-    with evaluation(model, attention), packed_output(model, len(source)):
-        model = model.for_decoding()
+    with evaluation(model, attention), prepared(model, len(source)) as model:
         memory = model.encode(source, source_mask)
         state = model.start(memory)
         rows = torch.arange(len(source), device=source.device)  # whose turn each line is
@@ -255,7 +258,8 @@ def beam_search(
     if length_penalty < 0:
         raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
     source_mask, limits = check_source(model, source, source_mask, max_length)
-    with evaluation(model, attention), packed_output(model, len(source) * beam_size):
+    lines = len(source) * beam_size
+    with evaluation(model, attention), prepared(model, lines) as model:
         search = BeamSearch(model, source, source_mask, limits, beam_size, length_penalty, n_best)
         while len(search.searching):
             search.advance()
@@ -270,7 +274,7 @@ class BeamSearch:
     """
 
     def __init__(self, model, source, source_mask, limits, beam_size, alpha, n_best):
-        self.model, self.beam_size = model.for_decoding(), beam_size
+        self.model, self.beam_size = model, beam_size
         self.alpha, self.n_best = alpha, n_best
         self.limits, self.source_lengths = limits.tolist(), source_mask.sum(dim=1).tolist()
         self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
@@ -383,36 +387,41 @@ class Translation:
 
 
 def translate(
-    model, sentences, beam_size=1, length_penalty=0.6, batch_size=64, max_length=None
-) -> list[Translation]:
+    model, sentences, beam_size=1, length_penalty=0.6, batch_size=None, max_length=None,
+    attention=True,
+) -> list[Translation]:  # fmt: skip
     """Translate texts, in their order, with the model's own vocabularies.
 
     beam_size 1 is greedy decoding. Sentences are sorted by length, so that batches hold little
-    padding, and given back in the caller's order. Raises TypeError for a single string, ValueError
+    padding, and given back in the caller's order; a batch holds `batch_size` of them (default: as
+    many as make 256 lines). `attention=False` spares the weights. Raises TypeError for a single string, ValueError
     for an empty sentence or one longer than the model's positions, naming which.
     """
     if isinstance(sentences, str):
         raise TypeError("sentences must be a list of texts; for one text write [text]")
     if beam_size < 1:
         raise ValueError(f"beam_size must be at least 1, got {beam_size}")
+    batch_size = max(256 // beam_size, 1) if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     encoded = [encode_source(model, number, text) for number, text in enumerate(sentences)]
     device = next(model.parameters()).device
     by_length = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
     results: list = [None] * len(encoded)
-    for first in range(0, len(by_length), batch_size):
-        numbers = by_length[first : first + batch_size]
-        batch = collate([(encoded[n], None) for n in numbers]).to(device)
-        if beam_size == 1:
-            found = greedy_decode(model, batch.source, batch.source_mask, max_length)
-        else:
-            found = beam_search(
-                model, batch.source, batch.source_mask, beam_size, length_penalty, max_length
-            )
-            found = [hypotheses[0] for hypotheses in found]
-        for number, hypothesis in zip(numbers, found, strict=True):
-            results[number] = as_translation(model, encoded[number], hypothesis)
+    with prepared(model, len(encoded) * beam_size) as ready:
+        for first in range(0, len(by_length), batch_size):
+            numbers = by_length[first : first + batch_size]
+            batch = collate([(encoded[n], None) for n in numbers]).to(device)
+            inputs = ready, batch.source, batch.source_mask
+            if beam_size == 1:
+                found = greedy_decode(*inputs, max_length, attention)
+            else:
+                found = beam_search(
+                    *inputs, beam_size, length_penalty, max_length, attention=attention
+                )
+                found = [hypotheses[0] for hypotheses in found]
+            for number, hypothesis in zip(numbers, found, strict=True):
+                results[number] = as_translation(model, encoded[number], hypothesis)
     return results
 
 

@@ -1,9 +1,9 @@
 """The transformer again, for decoding only: the same numbers from fewer, larger operations.
 
 At one token a step the matrices are small, and starting an operation takes as long as the work it
-does. So here query, key and value come from one matrix, the scale is in the weights, the weights
-are transposed beforehand, and masks are made once a step. It needs no gradients and drops nothing
-out. `tests/test_models.py` holds it to the plain model.
+does. So here query, key and value come from one matrix, the scale is in the weights, and masks are
+made once a step. Nothing is dropped out, and there are no gradients. `tests/test_models.py` holds
+it to the plain model.
 """
 
 from __future__ import annotations
@@ -17,17 +17,27 @@ from torch.nn import functional as F
 
 from s2s_helpers.models.cache import Cache, whole_registers
 from s2s_helpers.models.interface import Memory, State, check_ids
+from s2s_helpers.packing import LEAST_LINES, chosen_type, packed, packed_layer
 
 KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU, nn.Dropout, nn.Identity)
+MANY = 128  # rows that pay for the way to bfloat16 and back
 
 
-def joined(*layers: nn.Linear, query_scale: float = 1.0):
+def joined(*layers: nn.Linear, query_scale: float = 1.0, keep: bool = False):
     """Linear layers with the same input as one: x (rows, width) to all their outputs side by side.
-    The first one's are multiplied by `query_scale`."""
+
+    The first one's are multiplied by `query_scale`. With `keep` the weights are transposed, which
+    pays where they are used often: a single row then reads them in half the time.
+    """
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     weights[0], biases[0] = weights[0] * query_scale, biases[0] * query_scale
-    matrix, bias = torch.cat(weights).t().contiguous(), torch.cat(biases)
-    return lambda x: torch.addmm(bias, x, matrix)
+    weight, bias = torch.cat(weights), torch.cat(biases)
+    few, dtype = partial(F.linear, weight=weight, bias=bias), chosen_type()
+    if keep:
+        matrix = weight.t().contiguous()
+        few = lambda x: torch.addmm(bias, x, matrix)  # noqa: E731
+    many = packed(weight, bias, dtype) if dtype != torch.float32 else None
+    return few if many is None else lambda x: (many if len(x) >= MANY else few)(x)
 
 
 def normalised(norm: nn.LayerNorm):
@@ -71,101 +81,115 @@ class Sublayer:
 class OwnAttention(Sublayer):
     """Of the tokens of one side on each other."""
 
-    def __init__(self, attention, frame):
+    def __init__(self, attention, frame, keep: bool):
         super().__init__(frame)
-        self.heads = attention.heads
-        d = attention.query.out_features // self.heads
+        self.heads, self.d = attention.heads, attention.query.out_features // attention.heads
         parts = attention.query, attention.key, attention.value
-        self.project = joined(*parts, query_scale=d**-0.5)
-        self.output = joined(attention.output)
+        self.project = joined(*parts, query_scale=self.d**-0.5, keep=keep)
+        self.output = joined(attention.output, keep=keep)
 
     def __call__(self, x: Tensor, sentences: int, bias: Tensor, extend) -> Tensor:
         """x (sentences x lines, width); `extend` takes the lines' keys and values and gives those
         to look at."""
-        parts = self.project(self.before(x)).view(
-            sentences, -1, 3, self.heads, x.shape[1] // self.heads
-        )
+        parts = self.project(self.before(x)).view(sentences, -1, 3, self.heads, self.d)
         query, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
         mixed, _ = attend(query, *extend(keys, values), bias)
         return self.after(x, self.output(mixed))
 
 
 class CrossAttention(Sublayer):
-    def __init__(self, attention, frame):
+    """Of the lines of a sentence on its source."""
+
+    def __init__(self, attention, frame, keep: bool):
         super().__init__(frame)
-        self.heads = attention.heads
-        d = attention.query.out_features // self.heads
-        self.project = joined(attention.query, query_scale=d**-0.5)
-        self.output = joined(attention.output)
+        self.heads, self.d = attention.heads, attention.query.out_features // attention.heads
+        self.project = joined(attention.query, query_scale=self.d**-0.5, keep=keep)
+        self.output = joined(attention.output, keep=keep)
 
     def __call__(self, x: Tensor, keys_values: tuple, bias: Tensor) -> tuple[Tensor, Tensor]:
-        sentences = len(keys_values[0])
-        query = self.project(self.before(x))
-        query = query.view(sentences, -1, self.heads, x.shape[1] // self.heads).transpose(1, 2)
-        mixed, weights = attend(query, *keys_values, bias)
+        query = self.project(self.before(x)).view(len(keys_values[0]), -1, self.heads, self.d)
+        mixed, weights = attend(query.transpose(1, 2), *keys_values, bias)
         return self.after(x, self.output(mixed)), weights
 
 
 class FeedForward(Sublayer):
-    def __init__(self, net, frame):
+    """Two layers with a ReLU between them."""
+
+    def __init__(self, net, frame, keep: bool):
         super().__init__(frame)
-        self.first, self.last = joined(net[0]), joined(net[2])
+        self.first, self.last = joined(net[0], keep=keep), joined(net[2], keep=keep)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.after(x, self.last(self.first(self.before(x)).relu_()))
 
 
-def filled_up(x: Tensor) -> Tensor:
-    """Keys or values (sentences, heads, time, d), with zeros up to whole vector registers."""
-    time = x.shape[2]
-    return F.pad(x, (0, 0, 0, whole_registers(time) - time)) if time % 16 else x.contiguous()
+def filled_up(*keys_values: Tensor) -> tuple:
+    """Keys and values (sentences, heads, time, d), with zeros up to whole vector registers."""
+    time = keys_values[0].shape[2]
+    extra = whole_registers(time) - time
+    return tuple(F.pad(x, (0, 0, 0, extra)) if extra else x.contiguous() for x in keys_values)
 
 
 class FastTransformer:
-    """Speaks `encode`, `start` and `step` for a `TransformerSeq2Seq`, with its present weights."""
+    """Speaks `encode`, `start` and `step` for a `TransformerSeq2Seq`, with the weights this has when
+    it is made. What else is asked of it, the model answers.
 
-    def __init__(self, model):
-        self.model = model
+    `lines` says how many will be decoded; None: often, so that all preparations pay.
+    """
+
+    output_layer = None  # it packs its own
+
+    def __init__(self, model, lines: int | None = None):
+        self.model, self.wants_attention, keep = model, model.wants_attention, lines is None
+        self.heads = model.settings["heads"]
         self.encoder = [
             (
-                OwnAttention(layer.attention, layer.frames[0]),
-                FeedForward(layer.feedforward, layer.frames[1]),
+                OwnAttention(layer.attention, layer.frames[0], keep),
+                FeedForward(layer.feedforward, layer.frames[1], keep),
             )
             for layer in model.encoder
         ]
         self.decoder = [
             (
-                OwnAttention(layer.attention, layer.frames[0]),
-                CrossAttention(layer.cross, layer.frames[1]),
-                FeedForward(layer.feedforward, layer.frames[2]),
+                OwnAttention(layer.attention, layer.frames[0], keep),
+                CrossAttention(layer.cross, layer.frames[1], keep),
+                FeedForward(layer.feedforward, layer.frames[2], keep),
             )
             for layer in model.decoder
         ]
         pairs = [p for layer in model.decoder for p in (layer.cross.key, layer.cross.value)]
         self.memory_keys_values = joined(*pairs)  # of all layers at once
+        self.few = joined(model.output, keep=True) if keep else model.output
+        self.many = packed_layer(model.output) if keep or lines >= LEAST_LINES else None
 
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def for_decoding(self, lines: int | None = None):
+        """Itself."""
+        return self
+
+    @torch.autocast("cpu", enabled=False)
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         """As the model's, with keys and values filled up to whole vector registers."""
-        model = self.model
+        model, (sentences, time) = self.model, source.shape
         check_ids(source, model.source_vocabulary, model.max_positions, "source")
-        sentences, time = source.shape
         x = model.embed(model.source_embedding, source).flatten(0, 1)
         mask = F.pad(source_mask, (0, whole_registers(time) - time))
         bias = as_bias(mask)[:, None, None]
-        both = lambda keys, values: (filled_up(keys), filled_up(values))  # noqa: E731
         for attention, feedforward in self.encoder:
-            x = feedforward(attention(x, sentences, bias, both))
+            x = feedforward(attention(x, sentences, bias, filled_up))
         x = model.encoder_norm(x)
-        heads = model.settings["heads"]
-        keys_values = self.memory_keys_values(x).view(
-            sentences, time, -1, 2, heads, x.shape[1] // heads
-        )
-        keys = tuple(both(*pair) for pair in keys_values.permute(2, 3, 0, 4, 1, 5).unbind(0))
+        d = x.shape[1] // self.heads
+        keys_values = self.memory_keys_values(x).view(sentences, time, -1, 2, self.heads, d)
+        keys = tuple(filled_up(*pair) for pair in keys_values.permute(2, 3, 0, 4, 1, 5).unbind(0))
         return Memory(mask=mask, states=x.view(sentences, time, -1), keys=keys)
 
     def start(self, memory: Memory) -> State:
+        """As the model's."""
         return State(cache=Cache(len(self.decoder)))
 
+    @torch.autocast("cpu", enabled=False)
     def step(self, tokens: Tensor, state: State, memory: Memory):
         """As `TransformerSeq2Seq.step`."""
         model, sentences, here = self.model, len(memory.mask), state.position
@@ -178,8 +202,13 @@ class FastTransformer:
             x, weights = cross(x, memory.keys[number], cross_bias)
             x = feedforward(x)
             looks.append(weights)
-        logits = model.output(model.decoder_norm(x))
-        looks = torch.stack(looks, dim=1) if model.wants_attention else None
-        if looks is not None:  # (sentences, layers, heads, lines, source), lines to the front
-            looks = looks.permute(0, 3, 1, 2, 4).flatten(0, 1)
+        x = model.decoder_norm(x)
+        logits = self.few(x) if self.many is None or len(x) < LEAST_LINES else self.many(x)
+        looks = by_line(torch.stack(looks, dim=1)) if self.wants_attention else None
         return logits, State(cache=cache, position=here + 1), looks
+
+
+def by_line(weights: Tensor) -> Tensor:
+    """Attention (sentences, layers, heads, lines, source) to (sentences x lines, layers, heads,
+    source)."""
+    return weights.permute(0, 3, 1, 2, 4).flatten(0, 1)

@@ -104,9 +104,12 @@ class Seq2SeqModel(nn.Module):
         """
         raise NotImplementedError
 
-    def for_decoding(self):
-        """What speaks `encode`, `start` and `step` for this model, with its present weights, where
-        many sentences are decoded: the model, or a faster twin."""
+    def for_decoding(self, lines: int | None = None):
+        """What decodes in this model's place, with its present weights: itself, or a faster twin.
+
+        Decoding asks for it with the number of lines it will write. Whoever decodes often with the
+        same weights may ask once, without a number, and hand that on in the place of the model.
+        """
         return self
 
     def features(self, batch):
@@ -118,9 +121,9 @@ class Seq2SeqModel(nn.Module):
         raise NotImplementedError
 
     @property
-    def output_layer(self) -> nn.Linear:
-        """The last layer, from features to logits."""
-        raise NotImplementedError
+    def output_layer(self) -> nn.Linear | None:
+        """The last layer, from features to logits, if there is such a one."""
+        return None
 
     @property
     def forward_is_split(self) -> bool:

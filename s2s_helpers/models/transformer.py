@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
-from s2s_helpers.models.fast import KNOWN, FastTransformer
+from s2s_helpers.models.fast import KNOWN, FastTransformer, by_line
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
 
 
@@ -243,17 +243,17 @@ class TransformerSeq2Seq(Seq2SeqModel):
         here = state.position
         x = self.embed(self.target_embedding, tokens, here, here + 1)
         features, looks = self._decode(x, mask, memory, cache)
-        if looks is not None:  # (sentences, layers, heads, lines, source), lines to the front
-            looks = looks.permute(0, 3, 1, 2, 4).flatten(0, 1)
+        looks = None if looks is None else by_line(looks)
         logits = self.output(features.flatten(0, 1))
         return logits, State(cache=cache, position=here + 1), looks
 
-    def for_decoding(self):
+    def for_decoding(self, lines: int | None = None):
         # A subclass or a changed layer may do what the twin does not know of.
         own = type(self).step is TransformerSeq2Seq.step
         layers = (m for part in (self.encoder, self.decoder) for m in part.modules())
         known = all(type(layer) in KNOWN for layer in layers if not layer._modules)
-        return FastTransformer(self) if own and known else self
+        with torch.no_grad():
+            return FastTransformer(self, lines) if own and known else self
 
     @property
     def output_layer(self):
