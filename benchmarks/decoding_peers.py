@@ -50,18 +50,19 @@ def sorted_batches(sentences: list[Sentence], batch_size: int, decode) -> list[l
     return results
 
 
-def ours(model):
-    """greedy_decode and beam_search of this package."""
+def ours(model, dtype=torch.float32):
+    """greedy_decode and beam_search of this package, asked for ids alone; with bfloat16, its large
+    matrix products are in that."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        ready = model.for_decoding()
 
     def batch_of(beam):
         def decode(batch):
+            inputs = dict(source_mask=batch.source_mask, max_length=LIMIT, attention=False)
             if beam == 1:
-                found = greedy_decode(model, batch.source, batch.source_mask, max_length=LIMIT)
+                found = greedy_decode(ready, batch.source, scores=False, **inputs)
                 return [hypothesis.ids for hypothesis in found]
-            found = beam_search(
-                model, batch.source, batch.source_mask,
-                beam_size=beam, length_penalty=0.0, max_length=LIMIT,
-            )  # fmt: skip
+            found = beam_search(ready, batch.source, beam_size=beam, length_penalty=0.0, **inputs)
             return [hypotheses[0].ids for hypotheses in found]
 
         return decode
@@ -387,6 +388,9 @@ class Peer(NamedTuple):
 TOKENS = tuple(("tokens", size) for size in (1024, 2048, 4096))
 PEERS = {
     "ours": Peer("s2s_helpers", None, ours),
+    "bfloat16": Peer(
+        "s2s_helpers, bfloat16", None, lambda model: ours(model, torch.bfloat16)
+    ),
     "translate": Peer("s2s_helpers, text to text", None, ours_translate),
     "transformers": Peer("Hugging Face Marian", "transformers", hugging_face),
     "ctranslate2": Peer("CTranslate2, float32", "ctranslate2", ctranslate2, BATCHES + TOKENS),
@@ -397,7 +401,7 @@ PEERS = {
     "joeynmt": Peer("Joey NMT", "joeynmt importlib_metadata", joey_nmt),
     "naive": Peer("nn.Transformer without a cache", None, naive_torch, BATCHES, ("greedy",)),
 }  # fmt: skip
-QUICK = ("ours", "transformers", "ctranslate2", "int8")
+QUICK = ("ours", "bfloat16", "transformers", "ctranslate2", "int8")
 
 
 def installed(names) -> list[str]:

@@ -6,6 +6,7 @@ and what a sentence gets does not depend on which others stand beside it.
 """
 
 import math
+import random
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ def evaluation(model, attention: bool = True):
     as it was."""
     training = [module for module in model.modules() if module.training]
     wanted, model.wants_attention = model.wants_attention, attention
-    if training:
-        model.eval()
+    for module in training:
+        module.training = False
     try:
         with torch.inference_mode():
             yield
@@ -111,7 +112,9 @@ def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if rows < 4 or size < max(width * k, 256):  # not worth it
         values, places = numbers.topk(min(k, size))
         missing = (0, k - values.shape[1])
-        return F.pad(values, missing, value=float("-inf")), F.pad(places, missing)
+        if missing[1]:
+            values, places = F.pad(values, missing, value=float("-inf")), F.pad(places, missing)
+        return values, places
     whole = size - size % width
     maxima = numbers[:, :whole].unflatten(1, (-1, width)).amax(dim=2)  # (rows, groups)
     if whole < size:
@@ -164,7 +167,7 @@ def sample(
     seeds = range(seed, seed + len(source)) if isinstance(seed, int) else seed
     if len(seeds) != len(source):
         raise ValueError(f"{len(source)} rows need as many seeds, got {len(seeds)}")
-    generators = [torch.Generator().manual_seed(number) for number in seeds]
+    generators = [random.Random(number) for number in seeds]
 
     def draw(logits, rows):
         log_p = next_log_probabilities(logits)
@@ -176,7 +179,7 @@ def sample(
         before = p.cumsum(dim=-1) - p  # probability of all that come first
         if top_p is not None:
             p = p.masked_fill(before >= top_p, 0.0)
-        luck = torch.stack([torch.rand(1, generator=generators[row]) for row in rows.tolist()])
+        luck = torch.tensor([[0.0 if row is None else generators[row].random()] for row in rows])
         reached = p.cumsum(dim=-1)  # (rows, candidates)
         wanted = luck.to(p.device) * reached[:, -1:]
         place = torch.searchsorted(reached, wanted, right=True)
@@ -189,42 +192,38 @@ def sample(
 def _write(model, source, source_mask, max_length, attention, choose) -> list[Hypothesis]:
     """Write one hypothesis for every row, choosing tokens one after the other.
 
-    `choose` takes logits (lines, vocabulary) and the rows of `source` that the lines belong to,
-    and gives a token and its log-probability for every line.
+    `choose` takes logits (lines, vocabulary) and the rows of `source` that the lines belong to
+    (None where the row is over), and gives a token and its log-probability for every line.
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
-    lengths = limits.clone()
+    limits = limits.tolist()
+    results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
     with evaluation(model, attention), prepared(model, len(source)) as model:
         memory = model.encode(source, source_mask)
         state = model.start(memory)
-        rows = torch.arange(len(source), device=source.device)  # whose turn each line is
-        tokens, steps, going = torch.full_like(rows, SOS), [], torch.ones_like(rows, dtype=bool)
-        for length in range(1, int(limits.max()) + 1):
+        rows = list(range(len(source)))  # whose turn each line is; None: it is over
+        tokens = source.new_full((len(source),), SOS)
+        for length in range(1, max(limits) + 1):
             logits, state, looks = model.step(tokens, state, memory)
+            looks = looks if attention else None  # a model may not know how to spare them
             tokens, values = choose(logits, rows)
-            steps.append((rows, tokens, values, looks))
-            ending = going & ((tokens == EOS) | (limits[rows] <= length))
-            lengths[rows[ending]] = length
-            going &= ~ending
-            count = int(going.sum())
-            if not count:
+            chosen = zip(tokens.tolist(), values.tolist(), strict=True)
+            for line, (token, value) in enumerate(chosen):
+                if (row := rows[line]) is not None:
+                    results[row].ids.append(token)
+                    results[row].log_probability += value
+                    results[row].attention.append(None if looks is None else looks[line])
+                    if token == EOS or length == limits[row]:
+                        rows[line] = None
+            going = [line for line, row in enumerate(rows) if row is not None]
+            if not going:
                 break
-            if count <= STAY * len(rows):
-                rows, tokens, lines = rows[going], tokens[going], going.nonzero().squeeze(1)
-                memory, state = memory.select(lines), state.select(lines)
-                going = going[lines]
-    results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
-    lengths = lengths.tolist()
-    for length, (rows, tokens, values, looks) in enumerate(steps, start=1):
-        numbers = zip(rows.tolist(), tokens.tolist(), values.tolist(), strict=True)
-        for line, (row, token, value) in enumerate(numbers):
-            if length <= lengths[row]:
-                result = results[row]
-                result.ids.append(token)
-                result.score += value
-                result.attention.append(None if looks is None else looks[line])
+            if len(going) <= STAY * len(rows):
+                rows = [rows[line] for line in going]
+                lines = torch.tensor(going, device=source.device)
+                tokens, memory, state = tokens[lines], memory.select(lines), state.select(lines)
     for result, mask in zip(results, source_mask, strict=True):
-        result.log_probability = result.score
+        result.score = result.log_probability
         result.attention = stack_attention(result.attention, int(mask.sum()))
     return results
 
@@ -290,6 +289,7 @@ class BeamSearch:
         """Extend every line by one token, keep the best, let finished sentences go."""
         beam, step = self.beam_size, len(self.history)
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
+        attention = attention if self.model.wants_attention else None
         totals = next_log_probabilities(logits).add_(self.scores.flatten()[:, None])
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
         values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)

@@ -1,19 +1,26 @@
 """Greedy decoding and beam search against brute force and plain loops, for every kind of model."""
 
 import itertools
+import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from s2s_helpers import packing
 from s2s_helpers.data import Batch, collate
 from s2s_helpers.decoding import (
     beam_search,
     evaluation,
     greedy_decode,
+    largest,
     length_penalty_of,
+    sample,
     translate,
 )
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.packing import packed_layer
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 SOURCE, TINY = Vocabulary.numbered(12), Vocabulary.numbered(7)
@@ -283,7 +290,7 @@ def test_decoding_evaluates_and_puts_training_mode_back(kind):
 
 
 def test_the_source_is_encoded_once(kind, monkeypatch):
-    model, calls = build(kind), []
+    model, calls = build(kind).for_decoding(), []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda *a: calls.append(len(a[0])) or encode(*a))
     batch = padded(sentences())
@@ -293,11 +300,163 @@ def test_the_source_is_encoded_once(kind, monkeypatch):
 
 
 def test_finished_sentences_leave_the_batch(kind, monkeypatch):
-    model, sizes = build(kind), []
+    model, sizes = build(kind, ending=0.0).for_decoding(), []
     step = model.step
     monkeypatch.setattr(model, "step", lambda *a: sizes.append(len(a[0])) or step(*a))
+    # Of up to seven sentences none stays that has nothing more to write.
     greedy = greedy_decode(model, padded(sentences()).source)
     assert sum(sizes) == sum(len(h.ids) for h in greedy)
+    # Of many a few may stay, an eighth at most.
+    del sizes[:]
+    greedy = greedy_decode(model, padded(sentences(60)).source)
+    lengths = [len(h.ids) for h in greedy]
+    for done, size in enumerate(sizes):
+        going = sum(length > done for length in lengths)
+        assert going <= size <= max(going, going * 8 / 7)
+    assert sizes[-1] < sizes[0]
+    del sizes[:]
+    beam_search(model, padded(sentences(60)).source, beam_size=2)
+    assert sizes[0] == 60 and sizes[1] == 120 and sizes[-1] < 120
+
+
+@given(st.integers(1, 6), st.integers(1, 700), st.integers(1, 12), st.integers(0, 3), st.randoms())
+@settings(max_examples=150, deadline=None)
+def test_largest_equals_topk(rows, size, k, ties, chance):
+    torch.manual_seed(chance.randrange(10**6))
+    numbers = torch.randn(rows, size)
+    if ties:  # few different numbers, or -inf
+        numbers = (numbers * ties).round()
+        numbers[:, : size // 2] = float("-inf")
+    values, places = largest(numbers, k)
+    assert values.shape == places.shape == (rows, k)
+    expected = numbers.topk(min(k, size)).values
+    assert torch.equal(values[:, : expected.shape[1]], expected)
+    assert (values[:, size:] == float("-inf")).all()
+    assert torch.equal(numbers.gather(1, places)[:, :size], values[:, :size])
+    for row in places[:, :size].tolist():
+        assert len(set(row)) == len(row)
+
+
+def test_what_is_spared_is_not_there(kind):
+    model, batch = build(kind), padded(sentences())
+    full = greedy_decode(model, batch.source)
+    bare = greedy_decode(model, batch.source, attention=False, scores=False)
+    assert [h.ids for h in bare] == [h.ids for h in full]
+    assert all(h.attention is None and math.isnan(h.log_probability) for h in bare)
+    beams = beam_search(model, batch.source, beam_size=3, attention=False)
+    again = beam_search(model, batch.source, beam_size=3)
+    assert [h[0].ids for h in beams] == [h[0].ids for h in again]
+    assert all(h[0].attention is None for h in beams)
+    assert (again[0][0].attention is not None) == (kind != "rnn")
+    texts = translate(model, ["w4 w5", "w6"], attention=False)
+    assert texts[0].attention is None and texts[0].text == translate(model, ["w4 w5"])[0].text
+
+
+def test_prepared_once_and_used_often(kind):
+    model = build(kind)
+    ready, batch = model.for_decoding(), padded(sentences())
+    for _ in range(2):
+        one, other = greedy_decode(ready, batch.source), greedy_decode(model, batch.source)
+        assert [h.ids for h in one] == [h.ids for h in other]
+    texts = ["w4 w5", "w6", "w7 w4 w4 w8"]
+    one, other = (translate(decoder, texts, beam_size=2) for decoder in (ready, model))
+    assert [t.text for t in one] == [t.text for t in other]
+
+
+# Sampling
+
+
+def one_step(model, batch, number):
+    """How often each token came first in `number` samples, and the model's own probabilities."""
+    source = batch.source[:1].expand(number, -1)
+    with evaluation(model):
+        logits, _ = model(Batch(batch.source[:1], batch.source_mask[:1], torch.tensor([[SOS, 4]])))
+    log_p = logits[0, 0].log_softmax(-1)
+    return source, log_p
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 3}, {"top_p": 0.6},
+     {"top_k": 4, "top_p": 0.8, "temperature": 1.5}],
+    ids=str,
+)  # fmt: skip
+def test_samples_have_the_distribution_they_should(options):
+    model, number = build("bahdanau", seed=2, sharpness=1.5), 4000
+    source, log_p = one_step(model, padded(sentences()), number)
+    allowed = [i for i in range(len(TINY)) if i not in (PAD, SOS)]
+    p = {i: math.exp(float(log_p[i]) / options.get("temperature", 1.0)) for i in allowed}
+    ranked = sorted(allowed, key=lambda i: -p[i])[: options.get("top_k", len(allowed))]
+    total = sum(p[i] for i in ranked)
+    kept, mass = [], 0.0
+    for i in ranked:
+        if mass < options.get("top_p", 1.0):
+            kept.append(i)
+        mass += p[i] / total
+    total = sum(p[i] for i in kept)
+    found = sample(model, source, max_length=1, **options)
+    for i in allowed:
+        share = sum(h.ids[0] == i for h in found) / number
+        expected = p[i] / total if i in kept else 0.0
+        tolerance = 4 * math.sqrt(expected * (1 - expected) / number) + 1e-9
+        assert share == pytest.approx(expected, abs=tolerance)
+    for h in found[:20]:
+        assert h.log_probability == pytest.approx(float(log_p[h.ids[0]]), abs=1e-4)
+
+
+def test_a_cold_sample_is_greedy_and_a_row_draws_its_own_luck(kind):
+    model, batch = build(kind), padded(sentences())
+    cold = sample(model, batch.source, temperature=1e-4)
+    assert [h.ids for h in cold] == [h.ids for h in greedy_decode(model, batch.source)]
+    together = sample(model, batch.source, temperature=1.5, seed=7)
+    assert [h.ids for h in together] != [h.ids for h in cold]
+    for row, hypothesis in enumerate(together):
+        alone = batch.source[row : row + 1, : int(batch.source_mask[row].sum())]
+        assert sample(model, alone, temperature=1.5, seed=7 + row)[0].ids == hypothesis.ids
+        assert sample(model, alone, temperature=1.5, seed=[7 + row])[0].ids == hypothesis.ids
+
+
+# Packed weights
+
+
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_packed_weights_multiply_alike(rows):
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(24, 300), torch.randn(rows, 24)
+    multiply = packed_layer(layer)
+    if multiply is not None:  # a build of PyTorch without oneDNN has none
+        torch.testing.assert_close(multiply(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_without_packing_the_plain_layer_decodes(kind, monkeypatch):
+    model, batch = build(kind), padded(sentences())
+    before = beam_search(model, batch.source, beam_size=3)
+    asked = []
+    monkeypatch.setattr(packing, "packed", lambda *a: asked.append(a))
+    after = beam_search(model, batch.source, beam_size=3)
+    assert asked and [h[0].ids for h in before] == [h[0].ids for h in after]
+    monkeypatch.undo()
+
+    class Broken:
+        def __getattr__(self, name):
+            raise RuntimeError("not in this build")
+
+    monkeypatch.setattr(torch.ops, "mkldnn", Broken())
+    assert packed_layer(model.output_layer) is None
+    after = beam_search(model, batch.source, beam_size=3)
+    assert [h[0].ids for h in before] == [h[0].ids for h in after]
+    assert "forward" not in vars(model.output_layer)
+
+
+def test_bfloat16_under_autocast_stays_close(kind):
+    model, batch = build(kind, sharpness=1.0), padded(sentences(40))
+    exact = greedy_decode(model, batch.source, max_length=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = greedy_decode(model, batch.source, max_length=1)
+        beams = beam_search(model, batch.source, beam_size=4)
+    off = [abs(a.score - b.score) for a, b in zip(exact, rough, strict=True)]
+    assert 1e-6 < max(off) < 0.05
+    assert all(h[0].ids for h in beams)
 
 
 def test_translate_keeps_the_callers_order(kind):
@@ -342,3 +501,11 @@ def test_bad_input_is_named():
         translate(model, "w4 w5")
     with pytest.raises(ValueError, match="beam_size"):
         translate(model, ["w4"], beam_size=0)
+    for wrong, complaint in (
+        (dict(temperature=0), "temperature must be above 0, got 0"),
+        (dict(top_k=0), "top_k must be at least 1"),
+        (dict(top_p=1.5), "top_p must be above 0 and at most 1"),
+        (dict(seed=[1, 2]), "1 rows need as many seeds, got 2"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            sample(model, source, **wrong)

@@ -21,7 +21,7 @@ from s2s_helpers.models import (
     load_model,
     save_model,
 )
-from s2s_helpers.models.attention import masked_softmax
+from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.transformer import (
     DecoderLayer,
     EncoderLayer,
@@ -184,6 +184,102 @@ def test_memory_and_state_select_rows(model):
     expected, _, _ = model.step(batch.target[:, 1], state, memory)
     picked, _, _ = model.step(batch.target[rows, 1], state.select(rows), memory.select(rows))
     torch.testing.assert_close(picked, expected[rows], atol=1e-6, rtol=1e-6)
+
+
+def test_beams_share_the_memory_of_their_sentence(model):
+    """Three steps of lines that change places, against the teacher-forced pass over what each line
+    has read by then; for the model and for what decodes in its place."""
+    batch, generator = mixed_batch(rows=4), torch.Generator().manual_seed(1)
+    for decoder in (model, model.for_decoding(), model.for_decoding(1)):
+        memory = decoder.encode(batch.source, batch.source_mask)
+        state, lines, read = decoder.start(memory), torch.arange(4), torch.empty(4, 0).long()
+        beams = 1
+        for parents in (1, 3, 3, 2):
+            places = torch.randint(beams, (len(lines) // beams, parents), generator=generator)
+            picked = (torch.arange(0, len(lines), beams)[:, None] + places).flatten()
+            state, read, beams = state.select(picked, parents), read[picked], parents
+            lines = torch.arange(4).repeat_interleave(beams)
+            tokens = torch.randint(4, len(FRENCH), (len(lines),), generator=generator)
+            read = torch.cat([read, tokens[:, None]], dim=1)
+            with torch.no_grad():
+                logits, state, looks = decoder.step(tokens, state, memory)
+                target = torch.cat([read, torch.full_like(read[:, :1], EOS)], dim=1)
+                rows = batch.select(lines)
+                expected, attention = model(Batch(rows.source, rows.source_mask, target))
+            torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
+            if looks is not None:
+                looks = looks[..., : batch.source.shape[1]]
+                torch.testing.assert_close(looks, attention[..., -1, :], atol=1e-5, rtol=1e-5)
+        # Two sentences leave, and of one that stays a single line.
+        alone = torch.tensor([2 * beams, 3 * beams + 1])
+        memory, state = memory.select(torch.tensor([2, 3])), state.select(alone)
+        tokens = torch.tensor([5, 6])
+        with torch.no_grad():
+            logits, _, _ = decoder.step(tokens, state, memory)
+            target = torch.cat([read[alone], tokens[:, None], torch.full((2, 1), EOS)], dim=1)
+            rows = batch.select([2, 3])
+            expected, _ = model(Batch(rows.source, rows.source_mask, target))
+        torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_state_can_go_on_in_two_ways(model):
+    """Whoever steps twice from one state gets what each way alone would have given."""
+    batch = mixed_batch(rows=3)
+    for decoder in (model, model.for_decoding()):
+        with torch.inference_mode():
+            memory = decoder.encode(batch.source, batch.source_mask)
+            _, state, _ = decoder.step(torch.full((3,), SOS), decoder.start(memory), memory)
+            first, second = torch.full((3,), 5), torch.full((3,), 6)
+            _, one, _ = decoder.step(first, state, memory)
+            _, other, _ = decoder.step(second, state, memory)
+            for tokens, branch in ((first, one), (second, other)):
+                logits, _, _ = decoder.step(tokens, branch, memory)
+                target = torch.stack([torch.full((3,), SOS), tokens, tokens, tokens], dim=1)
+                expected, _ = model(Batch(batch.source, batch.source_mask, target))
+                torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_more_steps_than_were_allocated_ahead():
+    model = build("transformer")
+    batch = mixed_batch(rows=2)
+    target = torch.randint(4, len(FRENCH), (2, 60))
+    expected, _ = model(Batch(batch.source, batch.source_mask, target))
+    for decoder in (model, model.for_decoding()):
+        with torch.inference_mode():
+            memory = decoder.encode(batch.source, batch.source_mask)
+            state = decoder.start(memory)
+            for position in range(59):
+                logits, state, _ = decoder.step(target[:, position], state, memory)
+                torch.testing.assert_close(logits, expected[:, position], atol=1e-5, rtol=1e-5)
+
+
+def test_a_changed_transformer_decodes_itself():
+    """The twin knows the package's own layers only."""
+
+    class Odd(TransformerSeq2Seq):
+        def step(self, tokens, state, memory):
+            return super().step(tokens, state, memory)
+
+    settings = MODELS["transformer"][1]
+    odd = Odd(ENGLISH, FRENCH, **settings)
+    assert odd.for_decoding() is odd
+    model = build("transformer")
+    assert model.for_decoding() is not model
+    assert model.for_decoding().for_decoding().model is model
+    model.decoder[0].feedforward[1] = nn.GELU()
+    assert model.for_decoding() is model
+    assert build("bahdanau").for_decoding() is not None
+
+
+@pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 40])
+def test_softmax_of_short_and_long_rows(length):
+    scores = (10 * torch.randn(3, 2, length)).requires_grad_()
+    again = scores.detach().clone().requires_grad_()
+    upstream = torch.randn(3, 2, length)
+    softmax(scores).backward(upstream)
+    again.softmax(-1).backward(upstream)
+    torch.testing.assert_close(softmax(scores), again.softmax(-1))
+    torch.testing.assert_close(scores.grad, again.grad)
 
 
 def test_saved_models_come_back_the_same(model, tmp_path):

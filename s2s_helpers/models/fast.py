@@ -169,6 +169,10 @@ class FastTransformer:
         """Itself."""
         return self
 
+    def modules(self):
+        """Those of the model's that it runs and that know training from evaluation."""
+        return self.model.dropout.modules()
+
     @torch.autocast("cpu", enabled=False)
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         """As the model's, with keys and values filled up to whole vector registers."""
@@ -183,7 +187,7 @@ class FastTransformer:
         d = x.shape[1] // self.heads
         keys_values = self.memory_keys_values(x).view(sentences, time, -1, 2, self.heads, d)
         keys = tuple(filled_up(*pair) for pair in keys_values.permute(2, 3, 0, 4, 1, 5).unbind(0))
-        return Memory(mask=mask, states=x.view(sentences, time, -1), keys=keys)
+        return Memory(mask=mask, states=x.view(sentences, time, -1), keys=(keys, bias))
 
     def start(self, memory: Memory) -> State:
         """As the model's."""
@@ -195,11 +199,11 @@ class FastTransformer:
         model, sentences, here = self.model, len(memory.mask), state.position
         tokens, looks = tokens.view(sentences, -1), []
         cache, mask = state.cache.advance(tokens)
-        own_bias, cross_bias = as_bias(mask), as_bias(memory.mask)[:, None, None]
+        (keys, cross_bias), own_bias = memory.keys, as_bias(mask)
         x = model.embed(model.target_embedding, tokens, here, here + 1).flatten(0, 1)
         for number, (own, cross, feedforward) in enumerate(self.decoder):
             x = own(x, sentences, own_bias, partial(cache.extend, number))
-            x, weights = cross(x, memory.keys[number], cross_bias)
+            x, weights = cross(x, keys[number], cross_bias)
             x = feedforward(x)
             looks.append(weights)
         x = model.decoder_norm(x)
