@@ -1,8 +1,8 @@
 """Matrix products with the weights laid out as the processor reads them.
 
 PyTorch multiplies float32 matrices on a CPU with MKL, which on some processors is slower on wide
-matrices than oneDNN, another library inside PyTorch, whose kernels want the weights rearranged once
-("packed"); and for bfloat16, half the bytes and on some processors twice the speed, that is the only
+matrices than oneDNN, another library inside PyTorch. Its kernels want the weights rearranged once
+("packed"); for bfloat16, half the bytes and on some processors twice the speed, that is the only
 fast way. PyTorch has it under private names, so whatever goes wrong here leaves the plain layer.
 """
 

@@ -275,6 +275,15 @@ def test_the_limit_holds(kind):
         assert any(not h.finished for h in found)
     for row, hypothesis in enumerate(greedy_decode(model, batch.source)):
         assert len(hypothesis.ids) <= 2 * int(batch.source_mask[row].sum()) + 10
+    # A short sentence among long ones stays in the batch past its limit, and must not go on.
+    short = [4, EOS]
+    mixed = padded([short] + [[5, 6, 7, 8, 9, 10, EOS]] * 14).source
+    for seed, ending in itertools.product(range(5), (-4.0, -1.0)):
+        model = build(kind, seed, ending=ending)
+        for decode in greedy_decode, lambda *a: [h[0] for h in beam_search(*a, beam_size=3)]:
+            together, alone = decode(model, mixed)[0], decode(model, padded([short]).source)[0]
+            assert together.ids == alone.ids
+            assert together.finished or len(together.ids) == 14
 
 
 def test_decoding_evaluates_and_puts_training_mode_back(kind):

@@ -79,11 +79,11 @@ class Cache:
             own = own.expand(sentences, lines, lines)
             path = own if path is None else torch.cat([path, own], dim=2)
         new = self._with(list(self.buffers), self.written, used, path)
-        if self.used and not torch.is_grad_enabled():
-            # Full, or another continuation of the same past has taken the slots: move.
-            if used > self.buffers[0][0].shape[2] or self.written[0] > self.used:
-                new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
-                new.written = [0]
+        # Full, or another continuation of the same past has taken the slots: move.
+        full = (self.used and used > self.buffers[0][0].shape[2]) or self.written[0] > self.used
+        if full and not torch.is_grad_enabled():
+            new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
+            new.written = [0]
         new.written[0] = used
         if path is None:
             mask = torch.arange(new.shown, device=tokens.device) < used

@@ -131,8 +131,8 @@ def filled_up(*keys_values: Tensor) -> tuple:
 
 
 class FastTransformer:
-    """Speaks `encode`, `start` and `step` for a `TransformerSeq2Seq`, with the weights this has when
-    it is made. What else is asked of it, the model answers.
+    """Speaks `encode`, `start` and `step` for a `TransformerSeq2Seq`, with the weights this has
+    when it is made. What else is asked of it, the model answers.
 
     `lines` says how many will be decoded; None: often, so that all preparations pay.
     """
