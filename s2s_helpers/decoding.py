@@ -394,8 +394,10 @@ def translate(
 
     beam_size 1 is greedy decoding. Sentences are sorted by length, so that batches hold little
     padding, and given back in the caller's order; a batch holds `batch_size` of them (default: as
-    many as make 256 lines). `attention=False` spares the weights. Raises TypeError for a single string, ValueError
-    for an empty sentence or one longer than the model's positions, naming which.
+    many as make 256 lines). `attention=False` spares the weights.
+
+    Raises TypeError for a single string, ValueError for an empty sentence or one longer than the
+    model's positions, naming which.
     """
     if isinstance(sentences, str):
         raise TypeError("sentences must be a list of texts; for one text write [text]")

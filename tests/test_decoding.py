@@ -279,7 +279,7 @@ def test_the_limit_holds(kind):
     short = [4, EOS]
     mixed = padded([short] + [[5, 6, 7, 8, 9, 10, EOS]] * 14).source
     for seed, ending in itertools.product(range(5), (-4.0, -1.0)):
-        model = build(kind, seed, ending=ending)
+        model = build(kind, seed=seed, ending=ending)
         for decode in greedy_decode, lambda *a: [h[0] for h in beam_search(*a, beam_size=3)]:
             together, alone = decode(model, mixed)[0], decode(model, padded([short]).source)[0]
             assert together.ids == alone.ids
