@@ -50,8 +50,9 @@ RECIPES = {
 # Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
 CAPTIONS = dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0)
 CAPTION_TRAINING = dict(
-    epochs=1, lr=4e-3, max_tokens=320, warmup_steps=150, label_smoothing=0.0, ema=0.99
-)
+    vocabulary=2000, epochs=1, lr=4e-3, max_tokens=320, warmup_steps=150, decay=None,
+    label_smoothing=0.0, ema=0.99, bf16=False,
+)  # fmt: skip
 
 
 @cache
@@ -144,25 +145,28 @@ def multi30k_vocabulary(size: int = 2000) -> SubwordVocabulary:
 
 
 @cache
-def multi30k_datasets() -> tuple[Seq2SeqDataset, Seq2SeqDataset]:
-    """Multi30k's training and validation captions as ids."""
-    shared = multi30k_vocabulary()
+def multi30k_datasets(size: int = 2000) -> tuple[Seq2SeqDataset, Seq2SeqDataset]:
+    """Multi30k's training and validation captions as ids of `size` subwords."""
+    shared = multi30k_vocabulary(size)
     return tuple(Seq2SeqDataset(multi30k.load(split), shared, shared) for split in ("train", "val"))
 
 
 def multi30k_trainer(
-    seed: int = 0, progress: bool = True, checkpoint_dir=None, **changes
+    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(), **changes
 ) -> Seq2SeqTrainer:
     """An untrained transformer for English to French captions, and the trainer with its recipe.
 
-    `changes` replaces settings of the model, or of the training: `epochs`, `lr`, `max_tokens` (a
-    batch), `warmup_steps`, `label_smoothing`, `ema`.
+    `changes` replaces settings of the model, or of the training: `vocabulary` (subwords), `epochs`,
+    `lr`, `max_tokens` (a batch), `warmup_steps`, `decay` (the share of the steps in which the rate
+    falls to 0; None: all after the warm-up), `label_smoothing`, `ema`, `bf16`.
     """
     training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
-    train, validation = multi30k_datasets()
+    train, validation = multi30k_datasets(training["vocabulary"])
     loader = make_loader(train, max_tokens=training["max_tokens"], shuffle=True, seed=seed)
+    steps = training["epochs"] * len(loader)
+    decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
     set_seed(seed)
-    shared = multi30k_vocabulary()
+    shared = train.target_vocabulary
     return Seq2SeqTrainer(
         TransformerSeq2Seq(shared, shared, **(CAPTIONS | changes)),
         training_config(
@@ -171,12 +175,14 @@ def multi30k_trainer(
             progress=progress,
             checkpoint_dir=checkpoint_dir,
             device="cpu",
+            bf16=training["bf16"],
         ),
         loader,
         make_loader(validation, batch_size=64),
         loss=Seq2SeqLoss(training["label_smoothing"]),
         metrics={"token_accuracy": token_accuracy},
-        schedule=linear_warmup(training["warmup_steps"], training["epochs"] * len(loader)),
+        callbacks=callbacks,
+        schedule=linear_warmup(training["warmup_steps"], steps, decay),
         ema=training["ema"],
         seed=seed,
     )
