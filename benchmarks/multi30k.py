@@ -16,6 +16,7 @@ set report: lower-cased, punctuation normalised, cut by Moses' rules for French.
 import argparse
 import json
 import time
+from statistics import mean
 
 import torch
 from measuring import RESULTS, machine, markdown, pin
@@ -28,6 +29,7 @@ from s2s_helpers.recipes import cache_folder, multi30k_datasets, multi30k_traine
 from s2s_helpers.training import gains_by_bf16
 
 FILE = RESULTS / "captions.json"
+SCORES = ("bleu", "chrf", "bleu_tokenised")
 BASE = dict(
     vocabulary=4000, layers=3, dropout=0.1, label_smoothing=0.1, max_tokens=1024, lr=3e-3,
     warmup_steps=300, decay=0.4, ema=0.995,
@@ -137,14 +139,13 @@ def table(results: dict) -> str:
     rows = []
     for name, seeds in results["runs"].items():
         runs = list(seeds.values())
-        mean = lambda key, runs=runs: sum(run[key] for run in runs) / len(runs)  # noqa: E731
+        seconds, speed = (
+            mean(run[key] for run in runs) for key in ("seconds", "tokens_per_second")
+        )
         for search in ("greedy", "beam 5"):
-            found = [sum(r[search][k] for r in runs) / len(runs) for k in
-                     ("bleu", "chrf", "bleu_tokenised")]  # fmt: skip
-            rows.append(
-                [name, str(len(runs)), f"{mean('seconds'):.0f}", f"{mean('tokens_per_second'):,.0f}",
-                 search, *(f"{value:.1f}" for value in found)]
-            )  # fmt: skip
+            scores = [mean(run[search][key] for run in runs) for key in SCORES]
+            cells = [name, str(len(runs)), f"{seconds:.0f}", f"{speed:,.0f}", search]
+            rows.append([*cells, *(f"{score:.1f}" for score in scores)])
     return markdown(head, rows)
 
 
