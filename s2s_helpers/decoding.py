@@ -293,8 +293,8 @@ class BeamSearch:
         totals = next_log_probabilities(logits).add_(self.scores.flatten()[:, None])
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
         values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)
-        lines, size = self.scores.shape[1], totals.shape[1]
-        first_lines = torch.arange(0, len(totals), lines, device=totals.device)[:, None]
+        width, size = self.scores.shape[1], totals.shape[1]
+        first_lines = torch.arange(0, len(totals), width, device=totals.device)[:, None]
         parents, tokens = first_lines + flat // size, flat % size  # (sentences, candidates)
         ends = tokens == EOS
         self._note(ends[:, :beam], values, parents, tokens, step)
@@ -310,14 +310,19 @@ class BeamSearch:
         kept = torch.tensor(going, dtype=torch.long, device=values.device)
         if len(going) <= STAY * len(self.searching):
             values, parents, tokens = values[kept], parents[kept], tokens[kept]
-            self.searching, self.memory = self.searching[kept], self.memory.select(kept)
+            self.searching = self.searching[kept]
+            self.memory = self.memory.select(kept) if self.model.shares_memory else self.memory
         elif len(going) < len(self.searching):
             over = torch.ones(len(values), dtype=torch.bool, device=values.device)
             over[kept] = False
             values[over] = float("-inf")  # nothing can come of these any more
         self.scores, self.tokens = values, tokens.flatten()
-        self.history.append((self.tokens, parents.flatten(), attention))
-        self.state = state.select(parents.flatten(), beam)
+        lines = parents.flatten()
+        self.history.append((self.tokens, lines, attention))
+        if self.model.shares_memory:
+            self.state = state.select(lines, beam)
+        else:
+            self.state, self.memory = state.select(lines), self.memory.select(lines)
 
     def _note(self, which, values, parents, tokens, step) -> None:
         """Enter hypotheses that are over, and keep the `n_best` of their sentence."""

@@ -372,6 +372,23 @@ def test_prepared_once_and_used_often(kind):
     assert [t.text for t in one] == [t.text for t in other]
 
 
+def test_a_model_that_does_not_share_memory_has_a_row_for_each_line(kind):
+    """Whoever writes a model need not know of beams."""
+    model, batch = build(kind), padded(sentences(20))
+    expected = beam_search(model, batch.source, beam_size=3)
+
+    class Plain(type(model)):
+        shares_memory = False
+
+        def step(self, tokens, state, memory):
+            assert len(tokens) == len(memory.mask)
+            return super().step(tokens, state, memory)
+
+    model.__class__ = Plain
+    found = beam_search(model, batch.source, beam_size=3)
+    assert [h[0].ids for h in found] == [h[0].ids for h in expected]
+
+
 # Sampling
 
 

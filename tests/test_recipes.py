@@ -104,9 +104,9 @@ def captions(monkeypatch):
     pairs = phrasebook.load().train[:12]
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
     shared = SubwordVocabulary.train(texts, size=60)
-    monkeypatch.setattr(recipes, "multi30k_vocabulary", lambda: shared)
+    monkeypatch.setattr(recipes, "multi30k_vocabulary", lambda size: shared)
     parts = (Seq2SeqDataset(pairs, shared, shared),) * 2
-    monkeypatch.setattr(recipes, "multi30k_datasets", lambda: parts)
+    monkeypatch.setattr(recipes, "multi30k_datasets", lambda size: parts)
     return shared
 
 

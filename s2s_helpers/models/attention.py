@@ -198,6 +198,8 @@ class AttentionSeq2Seq(Seq2SeqModel):
     `score` ("dot", "general", "concat") and `input_feeding` belong to Luong's attention.
     """
 
+    shares_memory = True
+
     def __init__(
         self, source_vocabulary, target_vocabulary, attention="bahdanau", score="general",
         input_feeding=True, embedding=128, hidden=256, layers=1, cell="lstm", bidirectional=True,

@@ -74,11 +74,13 @@ class Seq2SeqModel(nn.Module):
     `settings` are the keyword arguments a model was built with, so that a saved model can be built
     again. `teacher_forcing` is the probability that the decoder reads the gold token and not its
     own (Bengio et al. 2015, section 2.4); it acts in training mode only. `wants_attention`: with
-    False, a model may spare itself the weights and give None for them.
+    False, a model may spare itself the weights and give None for them. `shares_memory`: whether
+    `step` knows lines that share a row of the memory; else a beam search gives each its own.
     """
 
     max_positions: int | None = None  # longest sequence the model can place; None: any
     wants_attention: bool = True
+    shares_memory: bool = False
 
     def __init__(self, source_vocabulary, target_vocabulary, **settings):
         super().__init__()
@@ -96,8 +98,8 @@ class Seq2SeqModel(nn.Module):
         raise NotImplementedError
 
     def step(self, tokens: Tensor, state: State, memory: Memory):
-        """Read one token a line, (lines,); lines may be as many as the memory has rows, or a
-        multiple, neighbours sharing a row.
+        """Read one token a line, (lines,). The memory has a row for each line, or where the model
+        `shares_memory` one for each so many neighbours.
 
         Returns logits for the next token (lines, vocabulary), the next `State`, and attention
         (lines, source) or (lines, layers, heads, source) or None.

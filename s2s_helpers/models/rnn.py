@@ -123,6 +123,8 @@ class Seq2Seq(Seq2SeqModel):
     `hidden` is the width of the decoder's state; a bidirectional encoder splits it in two halves.
     """
 
+    shares_memory = True
+
     def __init__(
         self, source_vocabulary, target_vocabulary, embedding=128, hidden=256, layers=1,
         cell="lstm", bidirectional=True, dropout=0.1,

@@ -157,6 +157,7 @@ class TransformerSeq2Seq(Seq2SeqModel):
     `positions` is "sinusoidal", "learned" or "none" (to see what is lost without).
     """
 
+    shares_memory = True
     POSITIONS = ("sinusoidal", "learned", "none")
 
     def __init__(
