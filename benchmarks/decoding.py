@@ -16,20 +16,15 @@ Everything goes to benchmarks/results/decoding.json.
 """
 
 import argparse
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
 import random
-import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import torch
 from decoding_peers import BATCH, PEERS, QUICK, SEARCHES, Sentence, installed
+from measuring import alternate, machine, median_of, pin, times_as_fast
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
@@ -90,29 +85,6 @@ def captions(vocabulary, count: int, seed: int = 0) -> list[Sentence]:
 
 
 # Measuring
-
-
-def alternate(jobs: dict, rounds: int) -> tuple[dict, dict]:
-    """Call every job once in each round, to and fro. Returns for each its (wall, CPU) seconds of
-    all rounds, and what it gave."""
-    times, outputs = {name: [] for name in jobs}, {}
-    for number in range(rounds):
-        for name in list(jobs) if number % 2 == 0 else reversed(jobs):
-            wall, cpu = time.perf_counter(), time.process_time()
-            outputs[name] = jobs[name]()
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return times, outputs
-
-
-def median_of(times: list[tuple], which: int) -> float:
-    """Median of the wall (0) or CPU (1) seconds."""
-    return statistics.median(pair[which] for pair in times)
-
-
-def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
-    """Their seconds over ours, round by round, and the median of that: what slows a whole round
-    down does not count."""
-    return statistics.median(b[which] / a[which] for a, b in zip(ours, theirs, strict=True))
 
 
 def speed(ours: list[tuple], theirs: list[tuple], count: int) -> dict:
@@ -190,39 +162,13 @@ def latency(decoders: dict, sentences, beam: int) -> dict:
     return {name: {"one_sentence": speed(times["ours"], times[name], 1)} for name in decoders}
 
 
-def machine() -> dict:
-    """What it ran on, and with which versions."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "transformers", "ctranslate2", "joeynmt"):
-        if importlib.util.find_spec(package):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "processor": named[0] if named else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-    }
-
-
-def pin(threads: int) -> None:
-    """Keep this process on so many cores, where the system can, and PyTorch to so many threads."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        if len(cores) < threads:
-            sys.exit(f"--threads {threads} needs as many cores; this process may use {len(cores)}")
-        os.sched_setaffinity(0, cores[:threads])
-    torch.set_num_threads(threads)
-
-
 def run(names, threads: int, quick: bool) -> dict:
     """Measure these peers: {search: {"256", "1000" or "one sentence": {peer: rows}}}."""
     pin(threads)
     model = trained_model()
     decoders = {name: PEERS[name].build(model) for name in installed(names)}
     sentences = captions(model.source_vocabulary, 256 if quick else 1000)
-    result = {"machine": machine(), "threads": threads}
+    result = {"machine": machine("transformers", "ctranslate2", "joeynmt"), "threads": threads}
     for search, beam in SEARCHES.items():
         able = {name: d for name, d in decoders.items() if search in PEERS[name].searches}
         for decode in able.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from s2s_helpers.corpora import Pair, multi30k
 from s2s_helpers.data import collate
@@ -16,6 +17,7 @@ from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "benchmarks"))  # the scripts import from beside them
 
 
 def script(name):
@@ -36,10 +38,13 @@ def peers():
 
 
 @pytest.fixture(scope="module")
-def decoding(peers):
-    sys.modules["decoding_peers"] = peers  # it is imported from beside it
-    yield script("decoding")
-    del sys.modules["decoding_peers"]
+def decoding():
+    return script("decoding")
+
+
+@pytest.fixture(scope="module")
+def training_speed():
+    return script("training_speed")
 
 
 @pytest.mark.parametrize("name", ["phrasebook", "multi30k"])
@@ -245,3 +250,58 @@ def test_a_run_has_every_figure(decoding, peers, monkeypatch, tiny, sentences, c
         assert first.startswith("| s2s_helpers | ") and "(1.00) | 100.0 |" in first
         assert last.startswith(f"| nn.Transformer without a cache {shown}")
         assert last.endswith("| 100.0 | - | - | - | - |")
+
+
+# training_speed.py
+
+
+@pytest.fixture
+def small(training_speed, monkeypatch):
+    """A vocabulary, and batches of 3 sentences with and without padding."""
+    monkeypatch.setattr(training_speed, "VOCABULARY", 40)
+    monkeypatch.setattr(training_speed, "pin", lambda threads: None)
+    shared = Vocabulary.numbered(40)
+    rows = [([5] * n + [EOS], [6] * (n + 2) + [EOS]) for n in (4, 4, 4, 1, 3, 7)]
+    batches = {"buckets": [collate(rows[:3])], "random": [collate(rows[3:])]}
+    monkeypatch.setattr(training_speed, "some_batches", lambda count: (shared, batches))
+    return shared, batches
+
+
+def test_multiplications_are_those_of_torchs_counter(training_speed, small):
+    shared, batches = small
+    step = training_speed.ours(shared)
+    with FlopCounterMode(display=False) as counter:
+        step(batches["buckets"][0])
+    assert training_speed.multiplications(batches["buckets"]) == counter.get_total_flops()
+    alone = [collate([row]) for row in zip(*unpadded(batches["random"][0]), strict=True)]
+    expected = training_speed.multiplications(alone)
+    assert training_speed.multiplications(batches["random"]) == expected
+
+
+def unpadded(batch):
+    sources = [row[row != PAD].tolist() for row in batch.source]
+    return sources, [row[row != PAD].tolist()[1:] for row in batch.target]
+
+
+@pytest.mark.parametrize("name", ["nn.Transformer", "Hugging Face Marian, bf16", "ours, bf16"])
+def test_every_trainer_learns(training_speed, small, name):
+    if name.startswith("Hugging Face"):
+        pytest.importorskip("transformers")
+    shared, batches = small
+    torch.manual_seed(0)
+    step = training_speed.TRAINERS[name](shared)
+    losses = [step(batches["random"][0]) for _ in range(60)]
+    losses = [loss["loss"] if isinstance(loss, dict) else loss for loss in losses]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_training_speed_measures_and_shows_every_row(training_speed, small):
+    result = training_speed.run(threads=1, rounds=2, count=1)
+    assert {row["trainer"] for row in result["rows"]} >= {"nn.Transformer", "ours", "ours, bf16"}
+    for row in result["rows"]:
+        assert row["padding"] == (0 if row["batches"] == "buckets" else pytest.approx(20 / 54))
+        assert row["tokens"] == (21 if row["batches"] == "buckets" else 20)
+        assert row["tokens_per_cpu_second"] == row["tokens"] / row["cpu_seconds"]
+        if row["trainer"] == "ours, bf16" and row["batches"] == "buckets":
+            assert row["ours_times_as_fast"] == row["ours_times_as_fast_cpu"] == 1
+    assert len(training_speed.table(result).splitlines()) == 2 + len(result["rows"])

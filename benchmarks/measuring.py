@@ -1,0 +1,68 @@
+"""What the benchmarks share: jobs in turn, their times, and what they ran on."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def pin(threads: int) -> None:
+    """Keep the process on so many of its cores, with as many threads."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < threads:
+            sys.exit(f"--threads {threads} needs as many cores; this process may use {len(cores)}")
+        os.sched_setaffinity(0, cores[:threads])
+    torch.set_num_threads(threads)
+
+
+def alternate(jobs: dict, rounds: int) -> tuple[dict, dict]:
+    """Call every job once in each round, to and fro. Returns for each its (wall, CPU) seconds of
+    all rounds, and what it gave."""
+    times, outputs = {name: [] for name in jobs}, {}
+    for number in range(rounds):
+        for name in list(jobs) if number % 2 == 0 else reversed(jobs):
+            wall, cpu = time.perf_counter(), time.process_time()
+            outputs[name] = jobs[name]()
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return times, outputs
+
+
+def median_of(times: list[tuple], which: int) -> float:
+    """Median of the wall (0) or CPU (1) seconds."""
+    return statistics.median(pair[which] for pair in times)
+
+
+def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
+    """Their seconds over ours, round by round, and the median of that: what slows a whole round
+    down does not count."""
+    return statistics.median(b[which] / a[which] for a, b in zip(ours, theirs, strict=True))
+
+
+def machine(*packages: str) -> dict:
+    """What it ran on, and with which versions of torch and these packages."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    versions = {"python": platform.python_version()}
+    for package in ("torch", *packages):
+        if importlib.util.find_spec(package):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "processor": named[0] if named else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])

@@ -1,0 +1,289 @@
+"""How fast the package trains, beside Hugging Face's MarianMTModel and torch's nn.Transformer.
+
+python benchmarks/training_speed.py [--threads 1|2] [--quick] [--keep-memory]
+python benchmarks/training_speed.py table
+
+All train a post-norm transformer of the same shape with tied embeddings on real captions of
+Multi30k: dropout, label smoothing, gradients clipped, fused AdamW. "ours" is a step of
+`Seq2SeqTrainer`; the others compute all logits and take torch's cross_entropy. Every row trains on
+pairs as they come ("random") or on pairs of like lengths ("buckets"), with about as many real
+tokens to a batch. In every round each row has its turn, the rounds to and fro; a speed is the real
+target tokens of a round over the median of its times.
+
+--keep-memory starts Python anew with glibc told to keep the memory it has (its tunables count only
+at the start of a process): large tensors then cost less, which helps those most who have most.
+Everything goes to benchmarks/results/training_speed.json.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import os
+import sys
+from functools import partial
+
+import torch
+from measuring import RESULTS, alternate, machine, markdown, median_of, pin, times_as_fast
+from torch import nn
+from torch.nn import functional as F
+
+from s2s_helpers.corpora import multi30k
+from s2s_helpers.data import Seq2SeqDataset, make_loader
+from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.models.transformer import sinusoidal_positions
+from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
+from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary
+
+FILE = RESULTS / "training_speed.json"
+VOCABULARY, WIDTH, HEADS, LAYERS, FEEDFORWARD, DROPOUT = 10_000, 128, 4, 4, 256, 0.1
+SMOOTHING, LR, CLIP = 0.1, 1e-3, 1.0
+BATCH, MAX_TOKENS = 64, 1024  # about 900 real target tokens to a batch, both ways
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+# Who trains. Each function returns step(batch).
+
+
+def ours(vocabulary, bf16=False, whole_logits=False):
+    """A step of this package's trainer."""
+
+    class WholeLogits(Seq2SeqLoss):
+        """Not known to the trainer, which therefore computes all logits."""
+
+    model = TransformerSeq2Seq(
+        vocabulary, vocabulary, width=WIDTH, heads=HEADS, layers=LAYERS, feedforward=FEEDFORWARD,
+        dropout=DROPOUT, norm_first=False,
+    )  # fmt: skip
+    config = training_config(1, lr=LR, clip=CLIP, progress=False, device="cpu", bf16=bf16)
+    loss = (WholeLogits if whole_logits else Seq2SeqLoss)(SMOOTHING)
+    trainer = Seq2SeqTrainer(model.train(), config, [], loss=loss)
+    trainer._group_loss, trainer._group_tokens = 0.0, 0
+    return lambda batch: trainer._train_step(batch, 0)
+
+
+def usual_step(model, logits_of, bf16: bool):
+    """The usual training step around `logits_of(batch)`."""
+    optimizer = torch.optim.AdamW(model.parameters(), LR, (0.9, 0.98), 1e-9, 0.01, fused=True)
+    model.train()
+
+    def step(batch):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = logits_of(batch)
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), batch.target_output.flatten(),
+                ignore_index=PAD, label_smoothing=SMOOTHING,
+            )  # fmt: skip
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def transformers(vocabulary, bf16=False):
+    """Hugging Face's MarianMTModel."""
+    from transformers import MarianConfig, MarianMTModel
+
+    half = dict(layers=LAYERS, attention_heads=HEADS, ffn_dim=FEEDFORWARD)
+    halves = {f"{side}_{name}": half[name] for side in ("encoder", "decoder") for name in half}
+    config = MarianConfig(
+        vocab_size=len(vocabulary), d_model=WIDTH, max_position_embeddings=256,
+        **halves,
+        dropout=DROPOUT, attention_dropout=0.0, activation_dropout=0.0, activation_function="relu",
+        scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=SOS,
+        forced_eos_token_id=None,
+    )  # fmt: skip
+    model = MarianMTModel(config)
+
+    def logits_of(batch):
+        return model(
+            input_ids=batch.source, attention_mask=batch.source_mask.long(),
+            decoder_input_ids=batch.target_input, use_cache=False,
+        ).logits  # fmt: skip
+
+    return usual_step(model, logits_of, bf16)
+
+
+class TorchTransformer(nn.Module):
+    """torch's nn.Transformer between tied embeddings and an output layer."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.embedding = nn.Embedding(size, WIDTH, padding_idx=PAD)
+        self.register_buffer("positions", sinusoidal_positions(256, WIDTH))
+        self.dropout = nn.Dropout(DROPOUT)
+        self.inner = nn.Transformer(
+            WIDTH, HEADS, LAYERS, LAYERS, FEEDFORWARD, DROPOUT, batch_first=True
+        )
+        self.output = nn.Linear(WIDTH, size)
+        self.output.weight = self.embedding.weight
+
+    def embed(self, ids):
+        return self.dropout(self.embedding(ids) * WIDTH**0.5 + self.positions[: ids.shape[1]])
+
+    def forward(self, batch):
+        time = batch.target_input.shape[1]
+        hidden = self.inner(
+            self.embed(batch.source), self.embed(batch.target_input),
+            tgt_mask=torch.ones(time, time, dtype=torch.bool).triu(1), tgt_is_causal=True,
+            src_key_padding_mask=~batch.source_mask, memory_key_padding_mask=~batch.source_mask,
+        )  # fmt: skip
+        return self.output(hidden)
+
+
+def nn_transformer(vocabulary, bf16=False):
+    """torch's nn.Transformer."""
+    model = TorchTransformer(len(vocabulary))
+    return usual_step(model, model, bf16)
+
+
+TRAINERS = {
+    "nn.Transformer": nn_transformer,
+    "nn.Transformer, bf16": partial(nn_transformer, bf16=True),
+    "Hugging Face Marian": transformers,
+    "Hugging Face Marian, bf16": partial(transformers, bf16=True),
+    "ours, all logits at once": partial(ours, whole_logits=True),
+    "ours": ours,
+    "ours, bf16": partial(ours, bf16=True),
+}
+PEERS = [name for name in TRAINERS if not name.startswith("ours")]
+
+
+# Measuring
+
+
+def some_batches(count: int) -> tuple:
+    """The vocabulary, and {"random": batches, "buckets": batches}."""
+    pairs = multi30k.load("train")
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    shared = SubwordVocabulary.train(texts, VOCABULARY)
+    data = Seq2SeqDataset(pairs, shared, shared)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+    random = torch.utils.data.DataLoader(
+        data, sampler=order, batch_size=BATCH, collate_fn=make_loader(data).collate_fn
+    )
+    buckets = make_loader(data, max_tokens=MAX_TOKENS, shuffle=True)
+    loaders = {"random": random, "buckets": buckets}
+    return shared, {name: list(itertools.islice(x, count)) for name, x in loaders.items()}
+
+
+def padding(batches) -> float:
+    """The share of padding among all ids, source and target."""
+    masks = [mask for batch in batches for mask in (batch.source_mask, batch.target_mask)]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def multiplications(batches) -> float:
+    """Floating-point operations of the matrix multiplications that training on the real tokens
+    needs: two for each weight and token forwards, four backwards."""
+    square, feedforward = WIDTH**2, 2 * WIDTH * FEEDFORWARD
+    total = 0
+    for batch in batches:
+        sources, targets = batch.source_mask.sum(1), batch.target_mask.sum(1)  # (batch,)
+        on_source = LAYERS * (6 * square + feedforward)  # with cross-attention's keys and values
+        on_target = LAYERS * (6 * square + feedforward) + WIDTH * VOCABULARY
+        looks = 2 * LAYERS * WIDTH * (sources**2 + targets**2 + sources * targets)
+        total += int((on_source * sources + on_target * targets + looks).sum())
+    return 6 * total
+
+
+def multiply(dtype, size: int = 1024, times: int = 20):
+    """A matrix multiplication large enough to show what the processor can do."""
+    one, other = torch.randn(2, size, size).to(dtype)
+    for _ in range(times):
+        one @ other
+    return 2 * size**3 * times
+
+
+def run(threads: int, rounds: int, count: int) -> dict:
+    """All rows, in turn."""
+    pin(threads)
+    vocabulary, batches = some_batches(count)
+    jobs, tokens = {}, {}
+    for name, build in TRAINERS.items():
+        set_seed(0)
+        if name.startswith("Hugging Face") and importlib.util.find_spec("transformers") is None:
+            print(f"{name} is left out; to have it: pip install transformers")
+            continue
+        step = build(vocabulary)
+        for order, some in batches.items():
+            step(some[0])  # warm up
+            jobs[name, order] = lambda step=step, some=some: [step(batch) for batch in some]
+            tokens[name, order] = sum(batch.tokens for batch in some)
+    for dtype in (torch.float32, torch.bfloat16):
+        jobs["peak", str(dtype).removeprefix("torch.")] = partial(multiply, dtype)
+    times, outputs = alternate(jobs, rounds)
+    peak = {
+        dtype: outputs["peak", dtype] / median_of(times["peak", dtype], 1)
+        for dtype in ("float32", "bfloat16")
+    }
+    rows = []
+    for (name, order), count in tokens.items():
+        measured, mine = times[name, order], times["ours, bf16", "buckets"]
+        wall, cpu = median_of(measured, 0), median_of(measured, 1)
+        kind = "bfloat16" if "bf16" in name else "float32"
+        share = tokens["ours, bf16", "buckets"] / count  # the rounds differ in their tokens
+        rows.append({
+            "trainer": name, "batches": order, "padding": padding(batches[order]),
+            "tokens": count, "rounds": rounds, "wall_seconds": wall, "cpu_seconds": cpu,
+            "tokens_per_second": count / wall, "tokens_per_cpu_second": count / cpu,
+            "ours_times_as_fast": share * times_as_fast(mine, measured, 0),
+            "ours_times_as_fast_cpu": share * times_as_fast(mine, measured, 1),
+            "share_of_peak": multiplications(batches[order]) / cpu / peak[kind],
+        })  # fmt: skip
+    return {"threads": threads, "peak_flops_per_cpu_second": peak, "rows": rows}
+
+
+def table(run: dict) -> str:
+    """A Markdown table of one run."""
+    head = [
+        "training", "batches", "padding, %", "tokens/s", "tokens/s of CPU time",
+        "ours, bf16, buckets is faster", "by CPU time", "of the peak, %",
+    ]  # fmt: skip
+    rows = [
+        [
+            row["trainer"], row["batches"], f"{100 * row['padding']:.0f}",
+            f"{row['tokens_per_second']:,.0f}", f"{row['tokens_per_cpu_second']:,.0f}",
+            f"{row['ours_times_as_fast']:.2f} ×", f"{row['ours_times_as_fast_cpu']:.2f} ×",
+            f"{100 * row['share_of_peak']:.0f}",
+        ]
+        for row in run["rows"]
+    ]  # fmt: skip
+    return markdown(head, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=["run", "table"], default="run")
+    parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 batches, not saved")
+    parser.add_argument("--keep-memory", action="store_true", help="see above; needs glibc")
+    told = parser.parse_args()
+    if told.keep_memory and "MALLOC_TOP_PAD_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
+    results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
+    if told.what == "run":
+        rounds, count = (3, 2) if told.quick else (5, 6)
+        result = run(told.threads, rounds, count)
+        name = f"threads {told.threads}" + (", memory kept" if told.keep_memory else "")
+        if told.quick:
+            results = {"runs": {name: result}}
+        else:
+            results["machine"] = machine("transformers")
+            results["runs"][name] = result
+            FILE.write_text(json.dumps(results, indent=1) + "\n")
+    for name, result in results["runs"].items():
+        peak = {k: round(v / 1e9) for k, v in result["peak_flops_per_cpu_second"].items()}
+        print(f"\n{name}; peak of a matrix multiplication, GFLOP/s: {peak}\n\n{table(result)}")
+
+
+if __name__ == "__main__":
+    main()
