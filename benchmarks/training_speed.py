@@ -7,8 +7,8 @@ All train a post-norm transformer of the same shape with tied embeddings on real
 Multi30k: dropout, label smoothing, gradients clipped, fused AdamW. "ours" is a step of
 `Seq2SeqTrainer`; the others compute all logits and take torch's cross_entropy. Every row trains on
 pairs as they come ("random") or on pairs of like lengths ("buckets"), with about as many real
-tokens to a batch. In every round each row has its turn, the rounds to and fro; a speed is the real
-target tokens of a round over the median of its times.
+tokens to a batch. In every round each row has its turn, the rounds to and fro, and the batches are
+new: a shape not yet seen costs more, in bfloat16 above all. A speed is the median over the rounds.
 
 --keep-memory starts Python anew with glibc told to keep the memory it has (its tunables count only
 at the start of a process): large tensors then cost less, which helps those most who have most.
@@ -206,7 +206,7 @@ def multiply(dtype, size: int = 1024, times: int = 20):
 def run(threads: int, rounds: int, count: int) -> dict:
     """All rows, in turn."""
     pin(threads)
-    vocabulary, batches = some_batches(count)
+    vocabulary, batches = some_batches(rounds * count)
     jobs, tokens = {}, {}
     for name, build in TRAINERS.items():
         set_seed(0)
@@ -216,8 +216,10 @@ def run(threads: int, rounds: int, count: int) -> dict:
         step = build(vocabulary)
         for order, some in batches.items():
             step(some[0])  # warm up
-            jobs[name, order] = lambda step=step, some=some: [step(batch) for batch in some]
-            tokens[name, order] = sum(batch.tokens for batch in some)
+            parts = [some[i : i + count] for i in range(0, len(some), count)]  # one for each round
+            left = iter(parts)
+            jobs[name, order] = lambda step=step, left=left: [step(b) for b in next(left)]
+            tokens[name, order] = [sum(batch.tokens for batch in part) for part in parts]
     for dtype in (torch.float32, torch.bfloat16):
         jobs["peak", str(dtype).removeprefix("torch.")] = partial(multiply, dtype)
     times, outputs = alternate(jobs, rounds)
@@ -226,18 +228,22 @@ def run(threads: int, rounds: int, count: int) -> dict:
         for dtype in ("float32", "bfloat16")
     }
     rows = []
-    for (name, order), count in tokens.items():
-        measured, mine = times[name, order], times["ours, bf16", "buckets"]
+    # Seconds for a token, so that rounds of different sizes compare.
+    each = {
+        row: [(wall / n, cpu / n) for (wall, cpu), n in zip(times[row], counts, strict=True)]
+        for row, counts in tokens.items()
+    }
+    for (name, order), measured in each.items():
+        mine, total = each["ours, bf16", "buckets"], sum(tokens[name, order])
         wall, cpu = median_of(measured, 0), median_of(measured, 1)
         kind = "bfloat16" if "bf16" in name else "float32"
-        share = tokens["ours, bf16", "buckets"] / count  # the rounds differ in their tokens
         rows.append({
             "trainer": name, "batches": order, "padding": padding(batches[order]),
-            "tokens": count, "rounds": rounds, "wall_seconds": wall, "cpu_seconds": cpu,
-            "tokens_per_second": count / wall, "tokens_per_cpu_second": count / cpu,
-            "ours_times_as_fast": share * times_as_fast(mine, measured, 0),
-            "ours_times_as_fast_cpu": share * times_as_fast(mine, measured, 1),
-            "share_of_peak": multiplications(batches[order]) / cpu / peak[kind],
+            "tokens": total, "rounds": rounds,
+            "tokens_per_second": 1 / wall, "tokens_per_cpu_second": 1 / cpu,
+            "ours_times_as_fast": times_as_fast(mine, measured, 0),
+            "ours_times_as_fast_cpu": times_as_fast(mine, measured, 1),
+            "share_of_peak": multiplications(batches[order]) / total / cpu / peak[kind],
         })  # fmt: skip
     return {"threads": threads, "peak_flops_per_cpu_second": peak, "rows": rows}
 
