@@ -91,7 +91,8 @@ def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: 
 
 def next_log_probabilities(logits: Tensor) -> Tensor:
     """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf."""
-    return barred(logits.float().log_softmax(dim=-1))
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return barred(logits.log_softmax(dim=-1, dtype=wide))
 
 
 def barred(scores: Tensor) -> Tensor:
