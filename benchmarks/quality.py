@@ -2,7 +2,7 @@
 
 python benchmarks/quality.py phrasebook   four models, three seeds
 python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
-python benchmarks/quality.py readme       writes the tables from benchmarks/results into the README
+python benchmarks/quality.py readme       writes all tables from benchmarks/results into the README
 
 Times are of this machine; a quiet one with two cores is what the README means.
 """
@@ -15,7 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+import decoding
+import multi30k as captions
 import torch
+import training_speed
+from measuring import RESULTS, markdown
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
@@ -23,8 +27,8 @@ from s2s_helpers.decoding import translate
 from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 SEEDS = (0, 1, 2)
+TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding")
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -102,8 +106,17 @@ def spread(runs: list[dict], key: str) -> str:
 
 
 def table(name: str) -> str:
-    """The README's table of one results file."""
-    runs = json.loads((RESULTS / f"{name}.json").read_text())["runs"]
+    """The README's table, or tables with a line above each, of one results file."""
+    results = json.loads((RESULTS / f"{name}.json").read_text())
+    if name == "captions":
+        return captions.table(results)
+    if name == "decoding":
+        cores = {"1": "One core", "2": "Two cores"}
+        return "\n\n".join(f"{cores[n]}:\n\n{decoding.table(run)}" for n, run in results.items())
+    runs = results["runs"]
+    if name == "training_speed":
+        tables = {what.capitalize(): training_speed.table(run) for what, run in runs.items()}
+        return "\n\n".join(f"{what}:\n\n{table}" for what, table in tables.items())
     if name == "phrasebook":
         head = ["model", "parameters", "test, %", "new combinations, %", "AER, %", "training, s"]
         keys = ["test_accuracy", "new_combinations_accuracy", "test_aer", "seconds"]
@@ -121,16 +134,19 @@ def table(name: str) -> str:
                 values = [f"{search}_{key}" if key != "seconds" else key for key in keys]
                 label = "greedy" if search == "greedy" else "beam of 5"
                 rows.append([label, size, *(spread(results, key) for key in values)])
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(head, rows)
 
 
 def in_readme(text: str, name: str) -> str:
-    """The README's text with the table between its two marks made anew."""
+    """The README's text with what is between its two marks made anew: the table, or nothing while
+    there are no results. Raises ValueError where the marks are not there once each, in order."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    return f"{before}{begin}\n\n{table(name)}\n\n{end}{after}"
+    if [text.count(begin), text.count(end)] != [1, 1] or text.index(begin) > text.index(end):
+        raise ValueError(f"the README needs {begin!r} and after it {end!r}, each once")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    shown = f"{table(name)}\n\n" if (RESULTS / f"{name}.json").exists() else ""
+    return f"{before}{begin}\n\n{shown}{end}{after}"
 
 
 def main(what: str) -> None:
@@ -142,7 +158,7 @@ def main(what: str) -> None:
     elif what == "readme":
         path = ROOT / "README.md"
         text = path.read_text(encoding="utf-8")
-        for name in ("phrasebook", "multi30k"):
+        for name in TABLES:
             text = in_readme(text, name)
         path.write_text(text, encoding="utf-8")
         return
