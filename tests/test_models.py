@@ -24,6 +24,7 @@ from s2s_helpers.models import (
 from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.transformer import (
     DecoderLayer,
+    Dropout,
     EncoderLayer,
     causal_mask,
     scaled_dot_product_attention,
@@ -269,6 +270,25 @@ def test_a_changed_transformer_decodes_itself():
     model.decoder[0].feedforward[1] = nn.GELU()
     assert model.for_decoding() is model
     assert build("bahdanau").for_decoding() is not None
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_dropout_drops_a_share_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    layer, x = Dropout(p), torch.ones(300, 333, requires_grad=True)
+    out = layer(x)
+    values = {0.0, 1 / (1 - round(256 * p) / 256)} if p < 1 else {0.0}
+    assert all(min(abs(v - w) for w in values) < 1e-6 for v in out.unique().tolist())
+    share = (out == 0).double().mean().item()
+    assert share == pytest.approx(p, abs=0.005)
+    # Neighbours that share a draw do not share their luck.
+    both = (out[:, :-1] == 0) & (out[:, 1:] == 0)
+    assert both.double().mean().item() == pytest.approx(share**2, abs=0.005)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())  # what is dropped learns nothing
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), out)
+    assert torch.equal(layer.eval()(x), x)
 
 
 @pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 40])

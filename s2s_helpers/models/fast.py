@@ -19,7 +19,7 @@ from s2s_helpers.models.cache import Cache, whole_registers
 from s2s_helpers.models.interface import Memory, State, check_ids
 from s2s_helpers.packing import LEAST_LINES, chosen_type, packed, packed_layer
 
-KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU, nn.Dropout, nn.Identity)
+KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU)  # what its layers are made of, beside dropout
 MANY = 128  # rows that pay for the way to bfloat16 and back
 
 
