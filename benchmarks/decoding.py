@@ -162,13 +162,14 @@ def latency(decoders: dict, sentences, beam: int) -> dict:
     return {name: {"one_sentence": speed(times["ours"], times[name], 1)} for name in decoders}
 
 
-def run(names, threads: int, quick: bool) -> dict:
-    """Measure these peers: {search: {"256", "1000" or "one sentence": {peer: rows}}}."""
+def run(names, threads: int, quick: bool, count: int) -> dict:
+    """Measure these peers on so many captions: {search: {"batches" or "one sentence": {peer:
+    rows}}}."""
     pin(threads)
     model = trained_model()
     decoders = {name: PEERS[name].build(model) for name in installed(names)}
-    sentences = captions(model.source_vocabulary, 256 if quick else 1000)
-    result = {"machine": machine("transformers", "ctranslate2", "joeynmt"), "threads": threads}
+    sentences = captions(model.source_vocabulary, count)
+    result = {"sentences": count, "machine": machine("transformers", "ctranslate2", "joeynmt"), "threads": threads}
     for search, beam in SEARCHES.items():
         able = {name: d for name, d in decoders.items() if search in PEERS[name].searches}
         for decode in able.values():
@@ -176,11 +177,9 @@ def run(names, threads: int, quick: bool) -> dict:
         # CPU time is steadier, but with two cores what counts is the wall.
         best = {} if quick else best_batches(able, sentences[:256], beam, 1 if threads == 1 else 0)
         result[search] = {
-            "256": throughput(model, able, sentences[:256], beam, 3 if quick else 5, {}),
+            "batches": throughput(model, able, sentences, beam, 3 if quick else 5, best),
             "one sentence": latency(able, sentences[: 10 if quick else 50], beam),
         }
-        if not quick:
-            result[search]["1000"] = throughput(model, able, sentences, beam, 5, best)
         report(search, result[search])
     return result
 
@@ -213,10 +212,10 @@ def table(run: dict) -> str:
     for search in SEARCHES:
         head += [f"{search}: sentences/s", "its best batch", "one sentence, ms", "same outputs, %"]
     lines = [head, ["---"] * len(head)]
-    for name in run["greedy"]["1000"]:
+    for name in run["greedy"]["batches"]:
         cells = [PEERS[name].label]
         for search in SEARCHES:
-            row = run[search]["1000"].get(name)
+            row = run[search]["batches"].get(name)
             if row is None:
                 cells += ["-"] * 4
                 continue
@@ -236,7 +235,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=["run", "table"], default="run")
     parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
-    parser.add_argument("--quick", action="store_true", help="256 sentences, 3 rounds, not saved")
+    parser.add_argument("--quick", action="store_true", help="3 rounds at batch 64, not saved")
+    parser.add_argument("--sentences", type=int, default=256, help="how many captions, up to 1000")
     parser.add_argument(
         "--peers", help=f"some of {','.join(PEERS)}; default all, if quick the fast"
     )
@@ -246,9 +246,8 @@ def main() -> None:
         parser.error(f"unknown peers {sorted(unknown)}; there are: {', '.join(PEERS)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if told.what == "run":
-        result = run(
-            ["ours", *(name for name in names if name != "ours")], told.threads, told.quick
-        )
+        names = ["ours", *(name for name in names if name != "ours")]
+        result = run(names, told.threads, told.quick, told.sentences)
         if told.quick:
             return
         results[str(told.threads)] = result

@@ -398,8 +398,8 @@ PEERS = {
         "CTranslate2, int8", "ctranslate2", lambda model: ctranslate2(model, "int8"),
         BATCHES + TOKENS,
     ),
-    "joeynmt": Peer("Joey NMT", "joeynmt importlib_metadata", joey_nmt),
-    "naive": Peer("nn.Transformer without a cache", None, naive_torch, BATCHES, ("greedy",)),
+    "joeynmt": Peer("Joey NMT", "joeynmt importlib_metadata", joey_nmt, (BATCH,)),
+    "naive": Peer("nn.Transformer without a cache", None, naive_torch, (BATCH,), ("greedy",)),
 }  # fmt: skip
 QUICK = ("ours", "bfloat16", "transformers", "ctranslate2", "int8")
 
