@@ -44,7 +44,7 @@ RUNS = {
     20: dict(BASE, epochs=20, max_tokens=2048, lr=4e-3, dropout=0.2, ema=0.998),
 }
 # What notebook 08 shows: one pass each, and one choice that differs.
-SHORT = dict(BASE, epochs=1)
+SHORT = dict(BASE, epochs=1, warmup_steps=50)
 CHOICES = {
     "as it is": {},
     "2,000 subwords": dict(vocabulary=2000),
