@@ -169,7 +169,11 @@ def run(names, threads: int, quick: bool, count: int) -> dict:
     model = trained_model()
     decoders = {name: PEERS[name].build(model) for name in installed(names)}
     sentences = captions(model.source_vocabulary, count)
-    result = {"sentences": count, "machine": machine("transformers", "ctranslate2", "joeynmt"), "threads": threads}
+    result = {
+        "sentences": count,
+        "machine": machine("transformers", "ctranslate2", "joeynmt"),
+        "threads": threads,
+    }
     for search, beam in SEARCHES.items():
         able = {name: d for name, d in decoders.items() if search in PEERS[name].searches}
         for decode in able.values():

@@ -15,13 +15,8 @@ set report: lower-cased, punctuation normalised, cut by Moses' rules for French.
 
 import argparse
 import json
-import os
 import time
 from statistics import mean
-
-# For bfloat16 oneDNN makes a kernel for every shape of a batch, and there are more shapes than it
-# keeps by itself. It reads this when torch starts.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4000")
 
 import torch
 from measuring import RESULTS, machine, markdown, pin

@@ -65,7 +65,9 @@ def test_the_readme_has_a_table_only_of_what_was_measured(quality, monkeypatch, 
         seed: {"seconds": seconds, "tokens_per_second": 8000, "greedy": scores, "beam 5": scores}
         for seed, seconds in (("0", 280), ("1", 300))
     }
-    (tmp_path / "captions.json").write_text(json.dumps({"runs": {"5 passes": seeds}, "choices": {}}))
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"runs": {"5 passes": seeds}, "choices": {}})
+    )
     written = quality.in_readme(without, "captions")
     row = "| 5 passes | 2 | 290 | 8,000 | beam 5 | 50.0 | 70.3 | 60.0 |"
     assert row in written.splitlines()
