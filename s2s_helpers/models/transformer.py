@@ -266,7 +266,8 @@ class TransformerSeq2Seq(Seq2SeqModel):
 
     def for_decoding(self, lines: int | None = None):
         # A subclass or a changed layer may do what the twin does not know of.
-        own = type(self).step is TransformerSeq2Seq.step
+        verbs = ("encode", "start", "step", "_decode")
+        own = all(getattr(type(self), v) is getattr(TransformerSeq2Seq, v) for v in verbs)
         layers = (m for part in (self.encoder, self.decoder) for m in part.modules())
         known = all(type(layer) in (*KNOWN, Dropout) for layer in layers if not layer._modules)
         with torch.no_grad():
