@@ -96,8 +96,8 @@ class Curve(Callback):
         self.seconds += time.perf_counter() - started
 
 
-def run(settings: dict, seed: int, points: int, folder=None, resume=False) -> dict:
-    """Train with these settings; what came of it."""
+def run(settings: dict, seed: int, points: int, folder=None, resume=False) -> tuple:
+    """Train with these settings; what came of it, and the model."""
     started = time.perf_counter()
     curve = Curve(points)
     trainer = multi30k_trainer(
@@ -117,16 +117,7 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False) -> di
         "tokens_per_second": settings["epochs"] * sum(train.target_lengths) / trained,
         "threads": torch.get_num_threads(), "curve": curve.rows,
         "validation_perplexity": history.epochs[-1]["perplexity"],
-        "trainer": trainer,
-    }  # fmt: skip
-
-
-def finished(result: dict) -> dict:
-    """The result with the test scores, greedy and with a beam, and without the trainer."""
-    model = result.pop("trainer").model
-    for name, beam in ("greedy", 1), ("beam 5", 5):
-        result[name] = score(model, "test_2016_flickr", beam)
-    return result
+    }, trainer.model  # fmt: skip
 
 
 def table(results: dict) -> str:
@@ -158,14 +149,15 @@ def main() -> None:
         pin(told.threads)
     if told.what == "train":
         folder = cache_folder() / f"captions-{told.passes}-{told.seed}"
-        result = finished(run(RUNS[told.passes], told.seed, 8, folder, told.resume))
+        result, model = run(RUNS[told.passes], told.seed, 8, folder, told.resume)
+        for search, beam in ("greedy", 1), ("beam 5", 5):
+            result[search] = score(model, "test_2016_flickr", beam)
         results["runs"].setdefault(f"{told.passes} passes", {})[str(told.seed)] = result
         keep(results)
     elif told.what == "choices":
         for name, change in CHOICES.items():
             if name not in results["choices"]:
-                result = run(SHORT | change, told.seed, 1)
-                del result["trainer"]
+                result, _ = run(SHORT | change, told.seed, 1)
                 results["choices"][name] = result
                 keep(results)
                 print(name, [round(row["bleu"], 1) for row in result["curve"]], flush=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s_helpers.models.cache import Cache, whole_registers
+from s2s_helpers.models.cache import whole_registers
 from s2s_helpers.models.interface import Memory, State, check_ids
 from s2s_helpers.packing import LEAST_LINES, chosen_type, packed, packed_layer
 
@@ -188,10 +188,6 @@ class FastTransformer:
         keys_values = self.memory_keys_values(x).view(sentences, time, -1, 2, self.heads, d)
         keys = tuple(filled_up(*pair) for pair in keys_values.permute(2, 3, 0, 4, 1, 5).unbind(0))
         return Memory(mask=mask, states=x.view(sentences, time, -1), keys=(keys, bias))
-
-    def start(self, memory: Memory) -> State:
-        """As the model's."""
-        return State(cache=Cache(len(self.decoder)))
 
     @torch.autocast("cpu", enabled=False)
     def step(self, tokens: Tensor, state: State, memory: Memory):
