@@ -1,0 +1,3 @@
+"""The checks of notebook 01."""
+
+__all__ = []

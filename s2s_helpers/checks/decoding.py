@@ -1,0 +1,3 @@
+"""The checks of notebook 06."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""The checks of notebook 04."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""The checks of notebook 08."""
+
+__all__ = []

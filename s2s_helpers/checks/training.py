@@ -1,0 +1,3 @@
+"""The checks of notebook 05."""
+
+__all__ = []

@@ -1,0 +1,3 @@
+"""The checks of notebook 07."""
+
+__all__ = []
