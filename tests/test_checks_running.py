@@ -246,7 +246,7 @@ def test_what_is_as_good_differs_in_nothing(came, right):
     [
         (B.T, B, "shape"), (B.bool(), B, "bool; float32 is right"), (B > 1, B > 2, "off"),
         (B.long(), B, "int64; float32"), (B, B.long(), "float32; int64"),
-        (1.0, 2.0, "Another number"),
+        (1.0, 2.0, "Another number"), (A.sum(), B.sum(), "Another value"),
         (10_000, 10_001, "Another"), ([1], [1, 2], "1 elements; 2"), ([1, 3], [1, 2], "Element 1"),
         ("a", "b", "Another value"), ("a", 1, "a text"), (True, 1, "True or False"),
         (1, True, "number"),

@@ -101,16 +101,14 @@ def tensor_difference(came, right: Tensor, tolerance: float) -> str:
         close = came == right
     if close.all():
         return ""
+    if not right.ndim:
+        return "Another value is right."
     where = (~close).nonzero()[0].tolist()
     numbers = (
         f"{short(came[tuple(where)].item())} came, {short(right[tuple(where)].item())} is right"
     )
     off = int((~close).sum())
-    return (
-        f"{off} of {close.numel()} values are off; the first, at {where}: {numbers}."
-        if where
-        else ""
-    )
+    return f"{off} of {close.numel()} values are off; the first, at {where}: {numbers}."
 
 
 def turned(came, right, tolerance: float = 1e-5) -> str:
