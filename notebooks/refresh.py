@@ -1,11 +1,13 @@
 """Execute notebooks afresh, in place, and clean away what differs between machines and runs.
 
-python notebooks/refresh.py                    every notebook of this folder, in order
+python notebooks/refresh.py                    every notebook and every solution, in order
 python notebooks/refresh.py 03_attention.ipynb only this one
 
 A notebook is written only if every cell went through and no output names a folder of this machine.
+For each it prints the minutes that reading and running take; the first cell should promise as many.
 """
 
+import math
 import os
 import re
 import sys
@@ -17,8 +19,29 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 CELL_SECONDS = 600
+WORDS_A_MINUTE = 200
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MACHINE_PATH = re.compile(r"(/home/|/work/|/Users/|/root/|/tmp/|[A-Z]:\\+Users\\)[^\s'\"<]*")
+
+
+def words(notebook, hurry: bool = False) -> int:
+    """How many words of text there are to read, without what is folded and without the exercises;
+    in a hurry also without the sections whose heading ends in *(skip in a hurry)*."""
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = re.sub(r"<details>.*?</details>", " ", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", " ", text, flags=re.DOTALL | re.MULTILINE)
+    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    sections = [part for part in sections if not re.match(r"## .*exercises", part, re.IGNORECASE)]
+    if hurry:
+        sections = [p for p in sections if not re.match(r"## .*\*\(skip in a hurry\)\*", p)]
+    text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$", " formula ", "\n".join(sections), flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)|<[^>]*>", " ", text)  # addresses, tags
+    return sum(bool(re.search(r"\w", word)) for word in text.split())
+
+
+def minutes_to_read(count: int, seconds: float = 0.0) -> int:
+    """The whole minutes for so many words and so many seconds of running."""
+    return math.ceil(count / WORDS_A_MINUTE + seconds / 60)
 
 
 def final_lines(text: str) -> str:
@@ -105,13 +128,21 @@ def refresh(path: Path) -> str:
     nbformat.write(notebook, scratch)
     os.replace(scratch, path)
     longest = max(seconds, key=seconds.get)
-    return f"{total:5.1f} s, its longest cell ({longest}) {seconds[longest]:.1f} s"
+    counts = [words(notebook, hurry) for hurry in (False, True)]
+    needed = [minutes_to_read(count, total) for count in counts]
+    return (
+        f"{total:5.1f} s, its longest cell ({longest}) {seconds[longest]:.1f} s; "
+        f"{counts[0]:,} words, {needed[0]} minutes; in a hurry {counts[1]:,} words, {needed[1]} minutes"
+    )
 
 
 def main(names: list[str]) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel is the Python that runs this
     here = Path(__file__).parent
-    for path in [Path(name) for name in names] or sorted(here.glob("*.ipynb")):
+    for path in [Path(name) for name in names] or [
+        *sorted(here.glob("*.ipynb")),
+        *sorted(here.glob("solutions/*.ipynb")),
+    ]:
         try:
             print(f"{path.name}: {refresh(path.resolve())}", flush=True)
         except ValueError as error:

@@ -1,5 +1,6 @@
 """The notebooks are tidy: run in order, whole, without a trace of the machine, and easy to read."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,10 +10,19 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
+SOLVED = [path.name for path in SOLUTIONS]
+CORE = [path for path in NOTEBOOKS if path.name < "08"]
 TAGS = {"nbval-ignore-output", "nbval-check-output"}
 MACHINE_PATH = re.compile(r"/home/|/work/|/Users/|/root/|/tmp/|[A-Z]:\\+Users")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_LINES = 25
+FEWEST_EXERCISES = 4
+MOST_HINTS = 3
+
+spec = importlib.util.spec_from_file_location("refresh", ROOT / "notebooks" / "refresh.py")
+refresh = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(refresh)
 
 
 def minutes(notebook) -> int | None:
@@ -25,6 +35,92 @@ def readme_minutes(readme: str) -> dict[str, int]:
     """The minutes by file name, from the rows of the README's table of notebooks."""
     rows = re.findall(r"^\|.*\(notebooks/([\w.]+\.ipynb)\).*\|\s*(\d+)\s*\|$", readme, re.MULTILINE)
     return {name: int(number) for name, number in rows}
+
+
+def minutes_to_read(notebook) -> int:
+    """The minutes that the words alone take."""
+    return refresh.minutes_to_read(refresh.words(notebook))
+
+
+def prose(cells: list) -> str:
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def printed(cell) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def exercises(notebook) -> tuple[str, dict[str, list]]:
+    """The text above the exercises, and the cells of each exercise by its title."""
+    above, found, inside = "", {}, False
+    for cell in notebook.cells:
+        is_text = cell.cell_type == "markdown"
+        if is_text and (heading := re.search(r"^## .*", cell.source, re.M)):
+            inside = "exercises" in heading[0].lower()
+            above = cell.source if inside else above
+        elif is_text and inside and (title := re.match(r"### (.*)", cell.source)):
+            found[title[1]] = [cell]
+        elif inside and found:
+            list(found.values())[-1].append(cell)
+    return above, found
+
+
+def checks(cells: list) -> list:
+    """The names of the checks that these cells call, each with its cell."""
+    return [
+        (name, cell)
+        for cell in cells
+        if cell.cell_type == "code"
+        for name in re.findall(r"^check\.(\w+)\(", cell.source, re.M)
+    ]
+
+
+def exercise_problems(notebook, file: str) -> list[str]:
+    """What is wrong with the exercises of a notebook that has solutions in a file of this name."""
+    above, all_exercises = exercises(notebook)
+    found, total = [], 0
+    if len(all_exercises) < FEWEST_EXERCISES:
+        found.append(f"fewer than {FEWEST_EXERCISES} exercises")
+    for number, (title, cells) in enumerate(all_exercises.items(), 1):
+        where, text = f"exercise {number}", prose(cells)
+        named = re.fullmatch(rf"{number}\. \S.* \((\d+) minutes?\)", title)
+        if named:
+            total += int(named[1])
+        else:
+            found.append(f"{where}: not headed “### {number}. Title (N minutes)”, but “{title}”")
+        hints = re.findall(r"<details><summary>Hint \d</summary>\n\n", text)
+        folds = (text.count("<details>"), text.count("</details>"), text.count("</summary>\n\n"))
+        if len(hints) > MOST_HINTS or len(set(folds)) > 1:
+            found.append(f"{where}: more than {MOST_HINTS} hints, or one that does not fold")
+        called = checks(cells)
+        if len(called) != 1 or sum(cell.cell_type == "code" for cell in cells) < 2:
+            found.append(f"{where}: not a stub and one check")
+        elif printed(called[0][1]) != f"… {called[0][0]}: not written yet.\n":
+            found.append(f"{where}: its check does not say that nothing is written yet")
+    if f"solutions/{file}" not in above:
+        found.append("the exercises do not name their solutions")
+    if not re.search(rf"\b{total} minutes", above):
+        found.append(f"the exercises do not say that they take {total} minutes")
+    if f"and {total} for the exercises" not in notebook.cells[0].source.replace("\n", " "):
+        found.append(f"the first cell does not say “and {total} for the exercises”")
+    return found
+
+
+def solution_problems(notebook, solution) -> list[str]:
+    """What is wrong with the solutions of a notebook's exercises."""
+    right = {name: cell for name, cell in checks(solution.cells) if f"✓ {name}: " in printed(cell)}
+    found = []
+    for _, cells in exercises(notebook)[1].items():
+        for name, _ in checks(cells):
+            if name not in right:
+                found.append(f"no ✓ {name}")
+                continue
+            after = solution.cells[solution.cells.index(right[name]) + 1 :][:1]
+            if not re.search(r"\bwhy\b", prose(after), re.IGNORECASE):
+                found.append(f"no why after {name}")
+    if any("not written yet" in printed(cell) for cell in solution.cells if "outputs" in cell):
+        found.append("a stub")
+    return found
 
 
 def code_problems(code: list) -> list[str]:
@@ -61,7 +157,7 @@ def code_problems(code: list) -> list[str]:
     return found
 
 
-def problems(notebook) -> list[str]:
+def problems(notebook, solution: bool = False) -> list[str]:
     """Everything that is wrong with a notebook by itself, in words."""
     cells = notebook.cells
     found = code_problems([cell for cell in cells if cell.cell_type == "code"])
@@ -70,12 +166,15 @@ def problems(notebook) -> list[str]:
         found.append("no title at the start")
     if minutes(notebook) is None:
         found.append("no minutes in the first cell")
-    if not re.search(r"\byou(['’]ll| will) be able to", first, re.IGNORECASE):
-        found.append("the first cell does not say what you will be able to do")
-    end = "\n".join(cell.source for cell in cells[-4:] if cell.cell_type == "markdown").lower()
-    found += [
-        f"no {word} at the end" for word in ("summary", "exercises", "next") if word not in end
-    ]
+    if not solution:
+        if not re.search(r"\byou(['’]ll| will) be able to", first, re.IGNORECASE):
+            found.append("the first cell does not say what you will be able to do")
+        last = [line.lower() for line in re.findall(r"^## .*", prose(cells), re.M)[-3:]]
+        for word in ("summary", "exercises", "next"):
+            if not any(word in line for line in last):
+                found.append(f"no {word} at the end")
+        if minutes(notebook) and minutes(notebook) < minutes_to_read(notebook):
+            found.append("the minutes are fewer than its words take")
     kinds = "".join(cell.cell_type[0] for cell in cells)
     if "ccc" in kinds:
         found.append(f"three code cells in a row without text, from cell {kinds.index('ccc')}")
@@ -93,6 +192,23 @@ def test_a_notebook_is_tidy(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert problems(notebook) == []
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.name)
+def test_solutions_are_tidy_and_right(path):
+    solution = nbformat.read(path, as_version=4)
+    nbformat.validate(solution)
+    notebook = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
+    assert problems(solution, solution=True) == []
+    assert exercise_problems(notebook, path.name) == []
+    assert solution_problems(notebook, solution) == []
+
+
+# Until each of them has its solutions, this is not asked of the whole.
+@pytest.mark.skipif(len(SOLVED) < len(NOTEBOOKS), reason="not all notebooks have solutions yet")
+def test_the_core_takes_an_hour():
+    promised = [minutes(nbformat.read(path, as_version=4)) for path in CORE]
+    assert sum(promised) <= 60, promised
 
 
 def test_the_readme_names_every_notebook_with_its_minutes():
@@ -159,6 +275,7 @@ FAULTS = {
     "no next": source(5, "## Summary\n\n## Exercises"),
     "three code cells": lambda n: n.cells.pop(3),
     "an empty cell": source(3, " \n"),
+    "the minutes are fewer": source(3, "word " * 4001),
     "the kernel": lambda n: n.metadata.kernelspec.update(name="my-env"),
     "the state of widgets": lambda n: n.metadata.update(widgets={}),
 }
@@ -174,6 +291,88 @@ def test_each_fault_is_found(message):
     FAULTS[message](notebook)
     (found,) = problems(notebook)
     assert found.startswith(message)
+
+
+def solved_example():
+    """A notebook with four exercises, and its solutions, with nothing wrong."""
+    notebook, solution = example(), example()
+    notebook.cells[0].source = "# Data\n\n20 minutes, and 12 for the exercises."
+    notebook.cells.pop()
+    notebook.cells.append(new_markdown_cell("## Exercises\n\n12 minutes; solutions/01_data.ipynb"))
+    for number, name in enumerate(("a", "b", "c", "d"), 1):
+        hint = "\n\n<details><summary>Hint 1</summary>\n\nLook.\n\n</details>"
+        text = f"### {number}. Write {name} (3 minutes)\n\nAs above.{hint}"
+        called = new_code_cell(f"check.{name}(my_{name})")
+        answers = (f"… {name}: not written yet.\n", f"✓ {name}: right on 2 inputs.\n")
+        asked, solved = ({**called, "outputs": [new_output("stream", text=t)]} for t in answers)
+        notebook.cells += [
+            new_markdown_cell(text), new_code_cell("def f(): ..."), nbformat.from_dict(asked)
+        ]  # fmt: skip
+        solution.cells += [nbformat.from_dict(solved), new_markdown_cell("**Why.** So.")]
+    notebook.cells.append(new_markdown_cell("## Where next"))
+    return notebook, solution
+
+
+def test_tidy_exercises_have_no_problems():
+    notebook, solution = solved_example()
+    assert list(exercises(notebook)[1])[3] == "4. Write d (3 minutes)"
+    assert exercise_problems(notebook, "01_data.ipynb") == []
+    assert solution_problems(notebook, solution) == []
+
+
+def replaced(cell, old, new):
+    """A fault in the exercises: other text in that cell."""
+
+    def fault(notebook, solution):
+        assert old in notebook.cells[cell].source
+        notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+
+    return fault
+
+
+EXERCISE_FAULTS = {
+    "fewer than 4 exercises|the exercises do not say|the first": lambda n, s: n.cells.__delitem__(
+        slice(15, 18)
+    ),
+    "exercise 1: not headed|the exer|the first": replaced(6, "(3 minutes)", ""),
+    "exercise 1: not headed “### 1.|the exercises|the first": replaced(6, "1.", "2."),
+    "exercise 1: more": replaced(6, "</details>", ""),
+    "exercise 1: more than 3": replaced(6, "</summary>\n\n", "</summary>"),
+    "exercise 2: not a stub": lambda n, s: n.cells.pop(10),
+    "exercise 2: not a stub and one check|no ✓ e": replaced(11, "check.b", "check.e()\ncheck.b"),
+    "exercise 2: its check": lambda n, s: n.cells[11].outputs[0].update(text="✓ b: right.\n"),
+    "the exercises do not name": replaced(5, "solutions", "answers"),
+    "the exercises do not say": replaced(5, "12 minutes", "13 minutes"),
+    "the first cell": replaced(0, "12 for", "13 for"),
+    "no ✓ a": lambda n, s: s.cells[6].outputs[0].update(text="✗ a: wrong.\n"),
+    "no why after a": lambda n, s: s.cells[7].update(source="Done."),
+    "a stub": lambda n, s: s.cells[4].outputs.append(
+        new_output("stream", text="… x: not written yet.")
+    ),
+}
+
+
+@pytest.mark.parametrize("messages", EXERCISE_FAULTS)
+def test_each_fault_of_exercises_is_found(messages):
+    notebook, solution = solved_example()
+    EXERCISE_FAULTS[messages](notebook, solution)
+    found = exercise_problems(notebook, "01_data.ipynb") + solution_problems(notebook, solution)
+    for problem, start in zip(found, messages.split("|"), strict=True):
+        assert problem.startswith(start)
+
+
+def test_words_are_counted_without_folds_exercises_and_formulas():
+    texts = [
+        "# One two\n\n| three | 4 |\n| --- | --- |",
+        "<details><summary>no</summary>\n\nno\n\n</details>",
+        "## five $x + y = z$\n\n```text\nno no\n```\n[seven](no/no.ipynb) *eight* - <b>nine</b>",
+        "## Exercises\n\nno no\n\n### no\n\nno",
+        "## Ten more *(skip in a hurry)*\n\n### eleven",
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell(text) for text in texts])
+    assert refresh.words(notebook) == 16
+    assert refresh.words(notebook, hurry=True) == 9
+    assert refresh.minutes_to_read(400) == 2 and refresh.minutes_to_read(400, 1) == 3
 
 
 def test_the_minutes_are_read_from_the_readmes_table():
