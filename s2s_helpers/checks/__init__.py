@@ -10,6 +10,7 @@ from s2s_helpers.checks.attention import *
 from s2s_helpers.checks.data import *
 from s2s_helpers.checks.decoding import *
 from s2s_helpers.checks.loss import *
+from s2s_helpers.checks.museum import *
 from s2s_helpers.checks.real import *
 from s2s_helpers.checks.rnn import *
 from s2s_helpers.checks.training import *
