@@ -40,10 +40,11 @@ lab: install
 test: install
 	$(RUN) -m ruff check $(SOURCES)
 	$(RUN) -m ruff format --check $(SOURCES)
-	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 tests
+	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 tests --ignore=tests/browser
 	$(ONE_THREAD) $(RUN) tests/plant_faults.py
 	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
 		--nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	$(ONE_THREAD) $(RUN) -m pytest -q -rs -s tests/browser
 
 notebooks: install
 	$(ONE_THREAD) $(RUN) notebooks/refresh.py

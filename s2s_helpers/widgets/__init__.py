@@ -1,0 +1,5 @@
+"""Pictures that answer: each widget is drawn in the browser, and leaves a still picture behind."""
+
+from s2s_helpers.widgets.label_smoothing import LabelSmoothing
+
+__all__ = ["LabelSmoothing"]
