@@ -385,7 +385,7 @@ WRONG = {
     "position_shift": SHIFT,
     "cached_step": STEP,
     "spare_heads": [
-        ("6 heads; 6 heads was to beat", SIX),
+        ("6 heads are to beat", SIX),
         ("90% are asked for", [*SEVEN, ("decoder", 1, 2)]),
         ("twice", [*SEVEN, SEVEN[0]]),
         ("no head ('encoder', 0, 1)", [("encoder", 0, 1)]),
