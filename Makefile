@@ -2,6 +2,7 @@
 # make test       installs likewise and runs everything that CI runs
 # make notebooks  re-executes and cleans every notebook
 # make format     formats the code and the notebooks
+# make preflight  checks this machine; student, gather FROM=folder, slides, archive: see WORKSHOP.md
 #
 # PYTHON=/path/to/python chooses the Python that .venv is made with.
 # TORCH=cpu asks for PyTorch's small CPU build, TORCH=default for what pip finds (on Linux: several
@@ -17,7 +18,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Two workers with one thread each: with more, they fight for the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
-SOURCES := s2s_helpers tests $(wildcard benchmarks) notebooks
+SOURCES := s2s_helpers tests $(wildcard benchmarks) notebooks workshop
 # A screen is there on a Mac, and on Linux where one of these two is set.
 LAB_FLAGS := $(shell [ "$$(uname -s)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser) \
 	$(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
@@ -32,7 +33,7 @@ endif
 LAB_SETTINGS := $(VENV)/share/jupyter/lab/settings
 NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
-.PHONY: lab test notebooks format install
+.PHONY: lab test notebooks format preflight student gather slides archive install
 
 lab: install
 	$(RUN) -m jupyterlab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb
@@ -52,6 +53,22 @@ notebooks: install
 format: install
 	$(RUN) -m ruff check --fix $(SOURCES)
 	$(RUN) -m ruff format $(SOURCES)
+
+# Without .venv, any Python answers.
+preflight:
+	@$(or $(wildcard $(RUN)),python3) workshop/preflight.py
+
+student: install
+	$(RUN) workshop/student.py
+
+gather: install
+	$(RUN) workshop/gather.py "$(FROM)"
+
+slides: install
+	$(RUN) workshop/slides.py $(NUMBERS)
+
+archive: install
+	$(RUN) workshop/archive.py $(if $(ALSO),--also $(ALSO))
 
 # The stamp .venv/installed is what was asked for at the last install that went through: the list of
 # dependencies, this folder, this build of torch. While that is unchanged pip is not called at all.

@@ -89,7 +89,7 @@ def requires(wheel: Path) -> list[str]:
 
 
 def download(folder: Path, target: str, own: bool) -> list[Path]:
-    """Fetch the wheels for a target, "windows-x86_64-3.12" or so, in the versions of this Python."""
+    """Fetch the wheels for a target, such as "windows-x86_64-3.12", in this Python's versions."""
     system, version = target.rsplit("-", 1)
     pins = {each.name: each.version.split("+")[0] for each in metadata.distributions()}
     del pins["s2s-helpers"]

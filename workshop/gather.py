@@ -143,6 +143,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    sys.stdout.reconfigure(errors="replace")  # a console that knows no ✓ gets a question mark
     if not folder.is_dir():
         print(f"there is no folder {folder}", file=sys.stderr)
         return 1
