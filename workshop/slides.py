@@ -36,7 +36,8 @@ def text(source: str) -> str:
         if match[1] is match[2] is None:
             return match[0]
         display = "block" if match[1] else "inline"
-        formulas.append(convert((match[1] or match[2]).strip(), display=display))
+        formula = (match[1] or match[2]).strip().replace("\\arg", "\\mathrm{arg}")
+        formulas.append(convert(formula, display=display))
         return f"FORMULA{len(formulas) - 1}END"
 
     page = markdown2html_mistune(CODE_OR_MATH.sub(keep, source))

@@ -14,13 +14,17 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+POINTER = re.compile(r"\[[^]]*\]\(solutions/[^)]*\)|`(?:notebooks/)?solutions/[^`]*`")
+# The sentence, or the part after a semicolon, around a pointer (a zero byte by then).
+SENTENCE = re.compile(r"(;?)(?:(?!\n\n)[^.;]|\.(?=\d))*\0(?:(?!\n\n)[^.;])*[.;]?")
 
 
 def handout(notebook):
-    """Empty a notebook's outputs, drop its line about solutions; ValueError if one is solved."""
+    """Empty a notebook's outputs, drop what it says of solutions; ValueError if one is solved."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"^Solutions: .*\n?", "", cell.source, flags=re.MULTILINE)
+            marked = POINTER.sub("\0", cell.source)
+            cell.source = SENTENCE.sub(lambda found: "." if found[1] else "", marked).rstrip()
         if cell.cell_type != "code":
             continue
         printed = "".join(output.get("text", "") for output in cell.outputs)
