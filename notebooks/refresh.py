@@ -129,10 +129,10 @@ def refresh(path: Path) -> str:
     os.replace(scratch, path)
     longest = max(seconds, key=seconds.get)
     counts = [words(notebook, hurry) for hurry in (False, True)]
-    needed = [minutes_to_read(count, total) for count in counts]
+    all_of_it, hurried = (minutes_to_read(count, total) for count in counts)
     return (
         f"{total:5.1f} s, its longest cell ({longest}) {seconds[longest]:.1f} s; "
-        f"{counts[0]:,} words, {needed[0]} minutes; in a hurry {counts[1]:,} words, {needed[1]} minutes"
+        f"{counts[0]:,} words, {all_of_it} minutes; in a hurry {counts[1]:,} words, {hurried} minutes"
     )
 
 
