@@ -132,7 +132,8 @@ def refresh(path: Path) -> str:
     all_of_it, hurried = (minutes_to_read(count, total) for count in counts)
     return (
         f"{total:5.1f} s, its longest cell ({longest}) {seconds[longest]:.1f} s; "
-        f"{counts[0]:,} words, {all_of_it} minutes; in a hurry {counts[1]:,} words, {hurried} minutes"
+        f"{counts[0]:,} words, {all_of_it} minutes; "
+        f"in a hurry {counts[1]:,} words, {hurried} minutes"
     )
 
 

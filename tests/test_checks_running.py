@@ -71,7 +71,7 @@ WRONG = {
         ("you say 2; it is 3", 2),
         ("a number is asked for; what came is a text", "3"),
         ("a number is asked for; what came is True or False", True),
-        ("what came is a tensor", torch.tensor([3.0, 3.0])),
+        ("what came is a list", torch.tensor([3.0, 3.0])),
     ],
 }
 
@@ -217,11 +217,13 @@ def test_predictions_need_not_be_numbers(capsys):
     predict("word", "chien", "chat")
     predict("shape", (2, 3), (2, 3))
     predict("share", 0.51, 0.5, within=0.02, form="{:.0%}")
+    predict("weights", torch.tensor([0.33, 0.33, 0]), [1 / 3, 1 / 3, 0.0], within=0.01)
     assert capsys.readouterr().out == (
         "✓ word: it is 'chat'.\n"
         "✗ word: you say 'chien'; it is 'chat'.\n"
         "✓ shape: it is (2, 3).\n"
         "✓ share: it is 50%.\n"
+        "✓ weights: it is [0.3333, 0.3333, 0].\n"
     )
 
 

@@ -81,6 +81,8 @@ def check(function):
 
     @functools.wraps(function)
     def checked(*answer):
+        if all(one is None or one is ... for one in answer):  # before anything is computed
+            return say("…", function.__name__, "not written yet.")
         before = torch.get_rng_state(), random.getstate(), np.random.get_state()
         try:
             seed()
@@ -168,11 +170,11 @@ def results(name, function, inputs, patience=1) -> list | None:
 
 
 def predict(name, guess, truth, within=0.0, mistakes=None, why="", form="{}"):
-    """Judge a guess: a number is right if at most `within` off, another value if it is the same.
+    """Judge a guess: right if it is the truth, or if its numbers are at most `within` off.
 
     `mistakes` maps a cause to the guess it leads to. `form` writes a number, such as "{:.0%}".
     """
-    guess = plain(guess)
+    guess = guess.tolist() if hasattr(guess, "tolist") else guess  # tensors and arrays
     if guess is None or guess is ...:
         return say("…", name, "not written yet.")
     if is_number(truth) and not is_number(guess):
@@ -181,7 +183,7 @@ def predict(name, guess, truth, within=0.0, mistakes=None, why="", form="{}"):
     def near(value):
         if is_number(value) and is_number(guess):
             return abs(guess - value) <= within + 1e-9
-        return not difference(guess, value)
+        return not difference(guess, value, within or 1e-5)
 
     write = form.format if is_number(truth) else describe
     if near(truth):
