@@ -65,6 +65,15 @@ function tick(model, trait, text) {
   return [labelled(text, input), () => { input.checked = model.get(trait); }];
 }
 
+/** A text field bound to a trait; Enter, or leaving it, sends what was typed. While it has the focus
+ *  it keeps what one is typing. */
+function field(model, trait, text, attributes = {}) {
+  const draw = () => { if (document.activeElement !== input) input.value = model.get(trait); };
+  const input = html("input", { type: "text", size: 48, autocomplete: "off", ...attributes,
+    onchange: () => put(model, { [trait]: input.value }), onblur: () => setTimeout(draw) });
+  return [labelled(text, input), draw];
+}
+
 /** Set traits and tell the kernel. */
 function put(model, values) {
   for (const [trait, value] of Object.entries(values)) model.set(trait, value);
