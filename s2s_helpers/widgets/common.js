@@ -123,3 +123,40 @@ function arrows(elements, columns = 1, wide = columns === 1) {
     });
   });
 }
+
+/** Round numbers from `low` to `high`, about `count` of them. */
+function ticks(low, high, count) {
+  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((k) => k * power).find((s) => s >= raw * 0.999);
+  const first = Math.ceil(low / step - 1e-9);
+  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 },
+    (_, i) => Number(((first + i) * step).toPrecision(6)));
+}
+
+/** A chart with named axes: its element, `span(x, y)` to say from where to where each axis goes,
+ *  `at(x, y)` in pixels, `path(points)` for a line, `x(event)` for where the mouse is. Draw into
+ *  `element`. With `log`, y goes by powers of ten. */
+function chart(name, { width, height, x: xName, y: yName, log = false }) {
+  const left = 66, top = 12, right = 14, below = 44, to = (y) => (log ? Math.log10(y) : y);
+  const marks = svg("g"), middle = top + height / 2;
+  const element = svg("svg", { width: left + width + right, height: top + height + below,
+    role: "img", "aria-label": name }, marks,
+    svg("path", { d: `M${left},${top}v${height}h${width}`, fill: "none", stroke: "currentColor" }),
+    svg("text", { x: left + width / 2, y: top + height + 39, "text-anchor": "middle" }, xName),
+    svg("text", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})` }, yName));
+  let xs = [0, 1], ys = [0, 1], drawn = "";
+  const at = (x, y) => [left + (x - xs[0]) / (xs[1] - xs[0]) * width,
+    top + height * (1 - (to(y) - to(ys[0])) / (to(ys[1]) - to(ys[0])))];
+  const span = (x, y) => {
+    [xs, ys] = [x, y];
+    if (drawn === (drawn = `${x} ${y}`)) return;
+    const powers = log && ticks(to(y[0]), to(y[1]), 4).filter(Number.isInteger).map((k) => 10 ** k);
+    const tick = (x, y, anchor, value) => svg("text", { x, y, "text-anchor": anchor }, value.toLocaleString("en"));
+    marks.replaceChildren(
+      ...ticks(...x, width / 70).map((v) => tick(at(v, ys[0])[0], top + height + 18, "middle", v)),
+      ...(powers || ticks(...y, height / 36)).map((v) => tick(left - 7, at(xs[0], v)[1] + 5, "end", v)));
+  };
+  const path = (points) => points.map(([x, y], i) => (i ? "L" : "M") + at(x, y).map((v) => v.toFixed(1))).join("");
+  const x = (event) => xs[0] + (event.clientX - element.getBoundingClientRect().left - left) / width * (xs[1] - xs[0]);
+  return { element, span, at, path, x, left, top, width, height };
+}

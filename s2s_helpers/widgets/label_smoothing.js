@@ -1,4 +1,4 @@
-const HEIGHT = 180, BAR = 64, PAD = 0, LEAST = 0.001;
+const HEIGHT = 180, PAD = 0, LEAST = 0.001, LONGEST = 12;
 const CURVE = { left: 46, top: 10, width: 260, height: 180, most: 5 };
 
 const entropy = (wanted, chosen) =>
@@ -20,6 +20,8 @@ function moved(row, word, share) {
 
 function render({ model, el }) {
   const words = model.get("words"), targets = model.get("targets");
+  const short = words.map((word) => (word.length > LONGEST ? `${word.slice(0, LONGEST - 1)}…` : word));
+  const BAR = Math.max(64, 10 + 9 * Math.max(...short.map((word) => word.length)));
   const row = () => model.get("probabilities")[model.get("position")];
   const change = (word, share) => {
     const all = model.get("probabilities").slice();
@@ -44,7 +46,7 @@ function render({ model, el }) {
     const handle = svg("g", { class: "s2s-bar", tabindex: 0, role: "slider", "aria-label": word,
       "aria-valuemin": 0, "aria-valuemax": 1 },
       svg("rect", { x: x - 8, y: 0, width: BAR - 4, height: HEIGHT, fill: "transparent" }), column, wanted,
-      number, svg("text", { x: x + BAR / 2 - 10, y: HEIGHT + 38, "text-anchor": "middle" }, word));
+      number, svg("text", { x: x + BAR / 2 - 10, y: HEIGHT + 38, "text-anchor": "middle" }, short[k]));
     const drag = (event) => {
       const box = chart.getBoundingClientRect();
       change(k, 1 - (event.clientY - box.top) / HEIGHT);

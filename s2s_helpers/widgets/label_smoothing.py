@@ -2,12 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 import traitlets
 from matplotlib.figure import Figure
 from traitlets import TraitError
 
-from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.plots import COLOURS, LARGE, MEDIUM, SMALL
 from s2s_helpers.vocabulary import PAD
 from s2s_helpers.widgets.base import Widget, module
@@ -57,17 +55,15 @@ class LabelSmoothing(Widget):
         return table.tolist()
 
     @property
+    def wanted(self) -> np.ndarray:
+        """q' at each position, (positions, words)."""
+        size = len(self.words)
+        return np.eye(size)[self.targets] * (1 - self.smoothing) + self.smoothing / size
+
+    @property
     def losses(self) -> list[float]:
-        """The loss of each position in nats, padding's too."""
-        logits = torch.tensor(self.probabilities, dtype=torch.double).log()
-        loss = Seq2SeqLoss(self.smoothing)
-        # One position at a time; padding is asked for as if it were a word.
-        order = [1, 0, *range(2, len(self.words))]
-        swapped = [
-            (row[order][None], 1) if word == PAD else (row[None], word)
-            for row, word in zip(logits, self.targets, strict=True)
-        ]
-        return [loss(row, torch.tensor([word])).item() for row, word in swapped]
+        """The loss of each position in nats, padding's too, which `Seq2SeqLoss` leaves out."""
+        return (-self.wanted * np.log(self.probabilities)).sum(axis=1).tolist()
 
     @property
     def mean(self) -> float:
@@ -89,11 +85,11 @@ class LabelSmoothing(Widget):
 
     def figure(self) -> Figure:
         target, size = self.targets[self.position], len(self.words)
-        wanted = np.full(size, self.smoothing / size)
-        wanted[target] += 1 - self.smoothing
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
         places = np.arange(size)
-        left.bar(places - 0.2, wanted, 0.38, color=COLOURS[1], label="target q'")
+        left.bar(
+            places - 0.2, self.wanted[self.position], 0.38, color=COLOURS[1], label="target q'"
+        )
         chosen = self.probabilities[self.position]
         left.bar(places + 0.2, chosen, 0.38, color=COLOURS[0], label="prediction p")
         left.set_xticks(places, self.words, parse_math=False)
