@@ -142,7 +142,7 @@ def greedy_decode(
         values, tokens = largest(next_log_probabilities(logits) if scores else barred(logits), 1)
         return tokens[:, 0], values[:, 0] if scores else torch.full_like(values[:, 0], math.nan)
 
-    return _write(model, source, source_mask, max_length, attention, most_probable)
+    return write(model, source, source_mask, max_length, attention, most_probable)
 
 
 def sample(
@@ -187,10 +187,10 @@ def sample(
         place = place.clamp(max=p.shape[1] - 1)
         return tokens.gather(1, place)[:, 0], values.gather(1, place)[:, 0]
 
-    return _write(model, source, source_mask, max_length, attention, draw)
+    return write(model, source, source_mask, max_length, attention, draw)
 
 
-def _write(model, source, source_mask, max_length, attention, choose) -> list[Hypothesis]:
+def write(model, source, source_mask, max_length, attention, choose) -> list[Hypothesis]:
     """Write one hypothesis for every row, choosing tokens one after the other.
 
     `choose` takes logits (lines, vocabulary) and the rows of `source` that the lines belong to
