@@ -3,6 +3,7 @@
 # make notebooks  re-executes and cleans every notebook
 # make format     formats the code and the notebooks
 # make preflight  checks this machine; student, gather FROM=folder, slides, archive: see WORKSHOP.md
+# make benchmark  a short form of every benchmark, which saves nothing; make benchmark-full is hours
 #
 # PYTHON=/path/to/python chooses the Python that .venv is made with.
 # TORCH=cpu asks for PyTorch's small CPU build, TORCH=default for what pip finds (on Linux: several
@@ -33,7 +34,7 @@ endif
 LAB_SETTINGS := $(VENV)/share/jupyter/lab/settings
 NO_NEWS := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
-.PHONY: lab test notebooks format preflight student gather slides archive install
+.PHONY: lab test notebooks benchmark benchmark-full format preflight student gather slides archive install
 
 lab: install
 	$(RUN) -m jupyterlab $(LAB_FLAGS) --LabApp.default_url=/lab/tree/notebooks/01_data.ipynb
@@ -49,6 +50,26 @@ test: install
 
 notebooks: install
 	$(ONE_THREAD) $(RUN) notebooks/refresh.py
+
+# Who is not installed is left out; pip install -e '.[benchmarks]' brings the others to compare with.
+benchmark: install
+	$(RUN) benchmarks/quality.py phrasebook --quick
+	$(RUN) benchmarks/multi30k.py train --quick
+	$(RUN) benchmarks/training_speed.py --quick
+	$(RUN) benchmarks/decoding.py --quick
+	$(RUN) benchmarks/scale.py --quick
+
+benchmark-full: install
+	$(RUN) benchmarks/quality.py phrasebook
+	$(RUN) benchmarks/quality.py multi30k
+	$(RUN) benchmarks/multi30k.py train --passes 5
+	$(RUN) benchmarks/multi30k.py train --passes 20
+	$(RUN) benchmarks/multi30k.py choices
+	$(RUN) benchmarks/training_speed.py
+	$(RUN) benchmarks/decoding.py --threads 1
+	$(RUN) benchmarks/decoding.py --threads 2
+	$(RUN) benchmarks/scale.py
+	$(RUN) benchmarks/quality.py readme
 
 format: install
 	$(RUN) -m ruff check --fix $(SOURCES)

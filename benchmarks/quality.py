@@ -4,19 +4,22 @@ python benchmarks/quality.py phrasebook   four models, three seeds
 python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
 python benchmarks/quality.py readme       writes all tables from benchmarks/results into the README
 
+With --quick only the first seed, and nothing is saved.
+
 Times are of this machine; a quiet one with two cores is what the README means.
 """
 
+import argparse
 import json
 import os
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import decoding
 import multi30k as captions
+import scale
 import torch
 import training_speed
 from measuring import RESULTS, markdown
@@ -28,7 +31,7 @@ from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
-TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding")
+TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale")
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -100,19 +103,21 @@ def save(name: str, runs: dict) -> None:
 def spread(runs: list[dict], key: str) -> str:
     """Mean and standard deviation over the seeds, or a dash."""
     values = [run[key] for run in runs if key in run]
-    if not values:
-        return "-"
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else "-"
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
-def table(name: str) -> str:
-    """The README's table, or tables with a line above each, of one results file."""
-    results = json.loads((RESULTS / f"{name}.json").read_text())
+def table(name: str, results: dict | None = None) -> str:
+    """The README's table, or tables with a line above each, of a results file or of `results`."""
+    results = results or json.loads((RESULTS / f"{name}.json").read_text())
     if name == "captions":
         return captions.table(results)
     if name == "decoding":
         cores = {"1": "One core", "2": "Two cores"}
         return "\n\n".join(f"{cores[n]}:\n\n{decoding.table(run)}" for n, run in results.items())
+    if name == "scale":
+        return scale.table(results)
     runs = results["runs"]
     if name == "training_speed":
         tables = {what.capitalize(): training_speed.table(run) for what, run in runs.items()}
@@ -149,23 +154,27 @@ def in_readme(text: str, name: str) -> str:
     return f"{before}{begin}\n\n{shown}{end}{after}"
 
 
-def main(what: str) -> None:
-    if what == "phrasebook":
-        runs = {kind: [phrasebook_run(kind, seed) for seed in SEEDS] for kind in RECIPES}
-        save(what, runs)
-    elif what == "multi30k":
-        save(what, {"transformer": [multi30k_run(seed) for seed in SEEDS]})
-    elif what == "readme":
+def main(what: str, quick: bool) -> None:
+    seeds = SEEDS[:1] if quick else SEEDS
+    if what == "readme":
         path = ROOT / "README.md"
         text = path.read_text(encoding="utf-8")
         for name in TABLES:
             text = in_readme(text, name)
         path.write_text(text, encoding="utf-8")
         return
+    if what == "phrasebook":
+        runs = {kind: [phrasebook_run(kind, seed) for seed in seeds] for kind in RECIPES}
     else:
-        sys.exit(f"name what to measure: phrasebook, multi30k or readme, not {what!r}")
-    print(table(what))
+        runs = {"transformer": [multi30k_run(seed) for seed in seeds]}
+    if not quick:
+        save(what, runs)
+    print(table(what, {"runs": runs}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) == 2 else "nothing")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["phrasebook", "multi30k", "readme"])
+    parser.add_argument("--quick", action="store_true", help="one seed, not saved")
+    told = parser.parse_args()
+    main(told.what, told.quick)

@@ -48,7 +48,9 @@ RECIPES = {
 }  # fmt: skip
 
 # Modules that do not change what is learned.
-NOT_LEARNED = {"recipes", "plots", "show", "decoding", "packing", "cache", "fast", "multi30k"}
+NOT_LEARNED = {
+    *("recipes", "plots", "show", "decoding", "packing", "cache", "fast", "streaming", "multi30k"),
+}
 
 # Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
 CAPTIONS = dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0)

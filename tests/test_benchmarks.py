@@ -340,3 +340,30 @@ def test_training_speed_measures_and_shows_every_row(training_speed, small):
         if row["trainer"] == "ours, bf16" and row["batches"] == "buckets":
             assert row["ours_times_as_fast"] == row["ours_times_as_fast_cpu"] == 1
     assert len(training_speed.table(result).splitlines()) == 2 + len(result["rows"])
+
+
+# scale.py
+
+
+def test_scale_measures_and_shows_everything(decoding, monkeypatch, tiny, sentences):
+    scale = script("scale")
+    many = [sentence for sentence in sentences if sentence.ids] * 12
+    monkeypatch.setattr(scale, "captions", lambda vocabulary, count: many[:count])
+    monkeypatch.setattr(scale, "LENGTHS", (4, 8))
+    monkeypatch.setattr(scale, "BATCHES", (1, 16, 64))
+    result = scale.run(tiny, 64, 1, (50,), 300)
+    assert list(result["batch"]) == [1, 16, 64] and min(result["batch"].values()) > 0
+    assert list(result["length"]) == [4, 8]
+    assert set(result["vocabulary"][50]) == {"all logits", "of features"}
+    assert result["lines"]["lines"] == 300 and result["lines"]["same_as_translate"]
+    assert result["lines"]["megabytes_end"] >= result["lines"]["megabytes_early"] > 0
+    text = scale.table(json.loads(json.dumps(result)))
+    assert text.count("| --- ") == 3 + 2 + 3 + 5 and "| 300 | 0.0 |" in text
+
+
+def test_all_logits_take_memory_that_features_do_not():
+    scale = script("scale")
+    found = scale.by_vocabulary([10_000])[10_000]
+    # 5,120 x 10,000 numbers of 4 bytes, at least twice: the logits and their gradient.
+    assert found["all logits"] > 400
+    assert found["all logits"] > 3 * found["of features"]
