@@ -41,7 +41,7 @@ def predict_batch_size(guess, model=None):
     if is_number(guess) and abs(guess) > 10:
         causes = {"That is a score; how much the score changes is asked for.": guess}
     why = "Padding has weight 0, so neighbours do not matter; at most a rounding tips a tie."
-    predict(name, guess, round(alone - together, 1), 0.5, causes, why, "{:+.1f}")
+    predict(name, guess, round(alone - together, 1) + 0.0, 0.5, causes, why, "{:.1f}")
 
 
 def _most(counts):
@@ -166,7 +166,7 @@ def merge_pair(function):
     compare(
         "merge_pair",
         function,
-        _merged,
+        lambda symbols, pair: _merged(symbols, pair),
         {
             "at the end": (("l", "o", "w"), ("o", "w")),
             "in two places": (("n", "a", "s", "n", "a"), ("n", "a")),
@@ -195,7 +195,7 @@ def merge_pair(function):
                 " ".join(pair) if x == "".join(pair) and x not in s else x for x in _merged(s, pair)
             ],
             "It gives a text; the symbols are asked for, one by one.": lambda s, pair: "".join(s),
-            "Nothing is joined.": lambda s, pair: list(s),
+            "Nothing is joined. (A tuple never equals a list.)": lambda s, pair: list(s),
         },
         why="Apply the merges in the order they were learned, and any word falls into its pieces.",
     )

@@ -86,14 +86,14 @@ def scaled_dot_product_attention(function):
     """`function(query, key, value, mask)` as the package's: mixed values and weights."""
 
     def case(*shape, target, source, mask=None, scale=1.0):
-        query, key = torch.randn(*shape, target, 4) * scale, torch.randn(*shape, source, 4)
-        return query.round(decimals=1), key.round(decimals=1), torch.randn(*shape, source, 3), mask
+        sizes = (target, 4), (source, 4), (source, 3)
+        query, key, value = (torch.randn(*shape, *size).round(decimals=1) for size in sizes)
+        return query * scale, key, value, mask
 
     def variant(scale=0.5, dim=-1, inverted=False, hidden=-math.inf, zeroed=None, after=1.0):
         def wrong(query, key, value, mask):
-            scores = (
-                query @ key.transpose(-2, -1) * (scale(key, value) if callable(scale) else scale)
-            )
+            factor = scale(key, value) if callable(scale) else scale
+            scores = query @ key.transpose(-2, -1) * factor
             if mask is not None and hidden is not None:
                 scores = scores.masked_fill(mask if inverted else ~mask, hidden)
             weights = scores.softmax(dim) * after
@@ -135,10 +135,15 @@ def scaled_dot_product_attention(function):
             "The scale is the number of keys; it should be their width d_k.": variant(
                 scale=lambda key, value: key.shape[-2] ** -0.5
             ),
+            "The scale is √8: a d_k from outside. Take the width of these keys.": variant(
+                scale=8**-0.5
+            ),
             "Softmax over the wrong axis: each query's weights must sum to 1.": variant(dim=-2),
             "The scale comes after the softmax; it belongs to the scores.": variant(1.0, after=0.5),
             "The mask is inverted: True means that attention may look.": variant(inverted=True),
-            "The mask is not used.": variant(hidden=None),
+            "The mask has no effect. masked_fill gives a new tensor: is the result kept?": variant(
+                hidden=None
+            ),
             "Weights are set to 0 after the softmax, so what is left no longer sums to 1.": variant(
                 hidden=None, zeroed=True
             ),
