@@ -118,6 +118,10 @@ def main(arguments):
               % ((", ".join(made_for), kind()) + sys.version_info[:2]),
               "or ask for an archive that is made for yours.")  # fmt: skip
         return 1
+    needed = 8 * os.path.getsize(archive)  # for a while its wheels lie there, too
+    if shutil.disk_usage(os.path.dirname(folder)).free < needed:
+        print("%.1f GB are needed on the disk of %s." % (needed / 1e9, folder))
+        return 1
     print("Installing into %s; this takes a minute or two." % folder)
     sys.stdout.flush()
     try:
