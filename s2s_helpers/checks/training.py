@@ -243,7 +243,7 @@ def accumulated_step(function):
     compare(
         "accumulated_step",
         moved(function) if callable(function) else function,
-        accumulate(share),
+        lambda batches: accumulate(share)(batches),
         {
             "two batches of 10 and 3 tokens": ([collate(ids(6, 4)), collate(ids(3))],),
             "one batch": ([collate(ids(2, 5))],),
