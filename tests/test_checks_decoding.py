@@ -24,9 +24,11 @@ def by_rows(model, source, limit):
     return found
 
 
-def in_batches(model, source, limit, stop=all, cut=True, first=(), read_sos=False, stay=False):
+def in_batches(
+    model, source, limit, stop=all, cut=True, first=(), read_sos=False, stay=False, mask=None
+):
     """All rows to the end of the longest, and cut at <eos> afterwards."""
-    memory = model.encode(source, source != PAD)
+    memory = model.encode(source, source != PAD if mask is None else mask(source))
     state, tokens, steps = model.start(memory), torch.full_like(source[:, 0], SOS), []
     over = torch.zeros(len(source), dtype=torch.bool)
     while len(steps) < limit and not stop(over.tolist()):
@@ -58,6 +60,8 @@ GREEDY = [
     ("does not belong to the ids", lambda *a: in_batches(*a, first=[SOS])),
     ("not fed back", lambda *a: in_batches(*a, read_sos=True)),
     ("The state is not handed on", lambda *a: in_batches(*a, stay=True)),
+    ("The mask is inverted", lambda *a: in_batches(*a, mask=lambda source: source == PAD)),
+    ("Padding is read", lambda *a: in_batches(*a, mask=lambda source: source >= PAD)),
     ("<sos> does not count", lambda m, s, limit: in_batches(m, s, limit - 1) if limit > 1 else []),
     ("at most `limit` ids", lambda m, s, limit: in_batches(m, s, limit + 1)),
     ("filled up with <pad>", filled(PAD)),

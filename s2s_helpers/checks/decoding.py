@@ -40,7 +40,7 @@ class Table(Seq2SeqModel):
     """A model whose next word depends on the last word and on a number that is its state.
 
     `logits` (states, vocabulary, vocabulary): by state, last word, next word. The state starts at
-    the sum of the source's ids, and goes on by one and the last word at every step.
+    the sum and number of the source's ids, and goes on by one and the last word at every step.
     """
 
     def __init__(self, words, logits):
@@ -48,7 +48,7 @@ class Table(Seq2SeqModel):
         self.logits = logits
 
     def encode(self, source, source_mask):
-        return Memory(mask=source_mask, states=source * source_mask)
+        return Memory(mask=source_mask, states=(source + 1) * source_mask)
 
     def start(self, memory):
         return State(hidden=(memory.states.sum(1) % len(self.logits),))
@@ -99,9 +99,11 @@ def greedy(function):
     logits[..., EOS] += 0.3
     model = Table(words, logits)
 
-    def loop(model, source, limit, keep=True, feed=True, hand_on=True, every=True, upto=None):
+    def loop(
+        model, source, limit, keep=True, feed=True, hand_on=True, every=True, upto=None, mask=None
+    ):
         """Greedy decoding of whole batches, and ways to get it wrong."""
-        memory = model.encode(source, source != PAD)
+        memory = model.encode(source, source != PAD if mask is None else mask(source))
         state, tokens = model.start(memory), source.new_full((len(source),), SOS)
         ids = [[] for _ in source]
         over = [False] * len(source)
@@ -136,9 +138,9 @@ def greedy(function):
             h.ids for h in greedy_decode(model, source, max_length=limit)
         ],
         {
-            "one sentence": (model, torch.tensor([[5, EOS]]), 10),
-            "a limit of 3": (model, torch.tensor([[6, EOS]]), 3),
-            "two that end at different steps": (model, torch.tensor([[7, EOS], [5, EOS]]), 10),
+            "one sentence": (model, torch.tensor([[4, EOS]]), 10),
+            "a limit of 3": (model, torch.tensor([[4, EOS]]), 3),
+            "two that end at different steps": (model, torch.tensor([[5, EOS], [4, EOS]]), 10),
             "six sentences with padding": (model, many, 4),
             "a limit of 1": (model, many, 1),
         },
@@ -158,6 +160,12 @@ def greedy(function):
             ),
             "The state is not handed on: each step starts from the first one.": lambda *a: loop(
                 *a, hand_on=False
+            ),
+            "The mask is inverted: True stands at real tokens.": lambda *a: loop(
+                *a, mask=lambda source: source == PAD
+            ),
+            "Padding is read as if it were a word: the mask is `source != PAD`.": lambda *a: loop(
+                *a, mask=torch.ones_like
             ),
             "The limit is off by one: <sos> does not count.": lambda m, s, limit: loop(
                 m, s, limit - 1
