@@ -37,7 +37,7 @@ def predict_batch_size(guess, model=None):
         bleu([one.text for one in translate(model, sources, batch_size=size)], references)
         for size in (1, 100)
     )
-    causes = {"A sentence's neighbours in the batch cannot change it. What could?": guess}
+    causes = {"A sentence's neighbours in the batch cannot change it: padding has weight 0.": guess}
     if is_number(guess) and abs(guess) > 10:
         causes = {"That is a score; how much the score changes is asked for.": guess}
     why = "Padding has weight 0, so neighbours do not matter; at most a rounding tips a tie."
