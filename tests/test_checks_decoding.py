@@ -79,6 +79,7 @@ LENGTH_SCORE = [
     ("misses its power", lambda p, n, a: p / ((5 + n) ** a / (5 + 1))),
     ("(5 + 1) to the power of alpha is missing", lambda p, n, a: p / (5 + n) ** a),
     ("the 5 is missing", lambda p, n, a: p / n**a),
+    ("Brackets are missing", lambda p, n, a: p / (5 + n) ** a / (5 + 1) ** a),
     ("not a factor", lambda p, n, a: p / ((5 + n) * a / 6) if a else p),
     ("lp is subtracted", lambda p, n, a: p - length_penalty_of(n, a)),
     ("One word too few", lambda p, n, a: score(p, n - 1, a)),
@@ -256,7 +257,7 @@ BEAT_THE_BEAM = [
 
 RIGHT = {
     "predict_beam": ["un chat dort bien", " un chat dort  bien <eos>"],
-    "greedy": [by_rows, in_batches],
+    "batched_greedy": [by_rows, in_batches],
     "length_score": [score, lambda p, n, a: p * math.exp(-a * math.log((5 + n) / 6))],
     "beam_step": [by_sorting, by_unravel],
     "sharpened": [cooled, cooled_by_powers],
@@ -273,7 +274,7 @@ WRONG = {
         ("The empty sentence", ""),
         ("you say 2; it is 'un chat dort bien'", 2),
     ],
-    "greedy": GREEDY,
+    "batched_greedy": GREEDY,
     "length_score": LENGTH_SCORE,
     "beam_step": BEAM_STEP,
     "sharpened": SHARPENED,

@@ -1,9 +1,11 @@
 """What every check does: answer once, name the cause, stop loops, leave everything as it was."""
 
 import contextlib
+import importlib
 import math
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from checking import CheckTests, answer_of
 
+from s2s_helpers import checks
 from s2s_helpers.checks import running
 from s2s_helpers.checks.running import beat, check, compare, limited, predict, results, say
 from s2s_helpers.checks.values import copied, describe, difference, turned
@@ -259,6 +262,13 @@ def test_what_is_as_good_differs_in_nothing(came, right):
 )  # fmt: skip
 def test_a_difference_is_named(came, right, text):
     assert text in difference(came, right)
+
+
+def test_no_two_checks_have_the_same_name():
+    folder = Path(checks.__file__).parent
+    modules = [importlib.import_module(f"s2s_helpers.checks.{p.stem}") for p in folder.glob("*.py")]
+    names = [name for module in modules for name in getattr(module, "__all__", ())]
+    assert len(names) > 30 and sorted(set(names)) == sorted(names)
 
 
 def test_axes_that_changed_places_are_noticed():

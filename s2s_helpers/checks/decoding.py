@@ -15,9 +15,9 @@ from s2s_helpers.recipes import phrasebook_model
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK, Vocabulary
 
 __all__ = [
+    "batched_greedy",
     "beam_step",
     "beat_the_beam",
-    "greedy",
     "length_score",
     "nucleus",
     "predict_beam",
@@ -76,7 +76,7 @@ def predict_beam(guess):
         text,
         words.decode(found.ids),
         mistakes={
-            "That is the best of all sentences, but after step 2 “un lapin” is only the third.": (
+            "That is the best of all sentences, but after step 2 “un lapin” is only the fourth.": (
                 "un lapin dort bien"
             ),
             "“un chien” is only the third at step 2: 0.22 against 0.225 of “le chat”.": "un chien",
@@ -90,7 +90,7 @@ def predict_beam(guess):
 
 
 @check
-def greedy(function):
+def batched_greedy(function):
     """`function(model, source, limit)`: for each row of `source` (batch, source) a list of ids,
     with EOS at its end, or cut off at `limit` ids."""
     words = Vocabulary(["un", "chat", "dort", "bien"])
@@ -132,7 +132,7 @@ def greedy(function):
     many = torch.randint(4, 8, (6, 3))
     many[1:3, 2] = PAD
     compare(
-        "greedy",
+        "batched_greedy",
         function,
         lambda model, source, limit: [
             h.ids for h in greedy_decode(model, source, max_length=limit)
@@ -211,6 +211,9 @@ def length_score(function):
             ),
             "That divides by |Y| to the power of alpha: the 5 is missing.": lambda p, n, a: (
                 p / n**a
+            ),
+            "Brackets are missing: a / b / c divides by both.": lambda p, n, a: (
+                p / (5 + n) ** a / 6**a
             ),
             "alpha is a power, not a factor.": lambda p, n, a: p / ((5 + n) / 6 * a) if a else p,
             "lp is subtracted; it divides.": lambda p, n, a: p - lp(n, a),
