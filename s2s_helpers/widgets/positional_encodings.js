@@ -50,7 +50,7 @@ function render({ model, el }) {
   map.element.append(rowMark, columnMark);
 
   const wave = chart("one dimension at every position", { ...SIZE, x: "position", y: "value" });
-  const waves = chart("the wavelength of every dimension", { ...SIZE, x: "dimension", y: "wavelength (positions)", log: true });
+  const waves = chart("the wavelength of every dimension", { ...SIZE, x: "dimension", y: "wavelength", log: true });
   const likeness = chart("dot products with every position", { ...SIZE, x: "position", y: "dot product" });
   const line = (colour) => svg("path", { fill: "none", stroke: `var(--s2s-${colour})`, "stroke-width": 2 });
   const dot = (colour) => svg("circle", { r: 6, fill: `var(--s2s-${colour})` });
@@ -117,7 +117,7 @@ function render({ model, el }) {
     put(them, likeness.at(q, alike(q - p, d)));
     titles[0].textContent = "The table: blue below 0, orange above";
     titles[1].textContent = `Dimension ${c}: a ${c % 2 ? "cosine" : "sine"}, ${short(wavelength(c, d))} positions long`;
-    titles[2].textContent = "Each pair of dimensions has a longer wave";
+    titles[2].textContent = "Each pair of dimensions has a longer wave (in positions)";
     titles[3].textContent = `Position ${p} · every position (green: ${q})`;
     told.textContent = `PE(${p}, ${c}) = ${c % 2 ? "cos" : "sin"}(${p} / 10000^(${c - (c % 2)}/${d})) = ` +
       `${value(p).toFixed(4)}.  Positions ${p} and ${q}, ${Math.abs(p - q)} apart: dot product ` +

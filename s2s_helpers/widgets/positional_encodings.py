@@ -78,9 +78,10 @@ class PositionalEncodings(Widget):
         left, middle, right = figure.axes[:3]
         left.axhline(self.position, color="white", lw=1.5, ls="--")
         left.axvline(self.dimension, color="white", lw=1.5, ls="--")
-        middle.plot(
-            table[:, self.dimension], color="black", lw=2.5, label=f"dimension {self.dimension}"
-        )
+        name = f"dimension {self.dimension}"
+        for line in [line for line in middle.lines if line.get_label() == name]:
+            line.remove()
+        middle.plot(table[:, self.dimension], color="black", lw=2.5, label=name)
         middle.plot(self.position, self.value, "o", color="black")
         middle.legend(
             fontsize=plots.SMALL, loc="upper center", ncols=2, frameon=False, handlelength=1
