@@ -71,6 +71,11 @@ def lstm_like_gru(x, h, c, lstm):
     return o.sigmoid() * c.tanh(), c
 
 
+def lstm_chunked_rows(x, h, c, lstm):
+    i, f, g, o = (x @ lstm.weight_ih_l0.T + h @ lstm.weight_hh_l0.T).chunk(4)
+    return i, f + g + o
+
+
 def lstm_in_place(x, h, c, lstm):
     i, f, g, o = gates(x, h, lstm)
     c *= f.sigmoid().detach()
@@ -165,7 +170,7 @@ RIGHT = {
         lambda target: [target[..., :-1], target[..., 1:]],
         lambda target: (target.narrow(1, 0, target.shape[1] - 1), target.roll(-1, 1)[:, :-1]),
     ],
-    "greedy": [by(), greedy_with_package],
+    "greedy_loop": [by(), greedy_with_package],
     "read_length": [fitted, fitted_around_the_mean],
 }
 WRONG = {
@@ -184,6 +189,8 @@ WRONG = {
         ("The tanh around c is missing", lstm_no_tanh),
         ("One of the two biases", lstm_one_bias),
         ("1 - i stands where f belongs", lstm_like_gru),
+        ("they have to be turned", lambda x, h, c, lstm: x @ lstm.weight_ih_l0),
+        ("chunk cuts the batch", lstm_chunked_rows),
         ("h and c changed places", lambda *a: lstm_plain(*a)[::-1]),
         ("what came is a tensor", lambda *a: lstm_plain(*a)[0]),
         ("c was changed in place", lstm_in_place),
@@ -211,7 +218,7 @@ WRONG = {
         ("SOS is missing", lambda target: (target[:, 1:-1], target[:, 1:])),
         ("1 elements; 2", lambda target: [target[:, 1:]]),
     ],
-    "greedy": [
+    "greedy_loop": [
         ("It goes on after EOS", by(stop=False)),
         ("read but never written", by(sos=True)),
         ("EOS is left out", by(eos=False)),

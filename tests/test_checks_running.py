@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import math
+import pkgutil
 import threading
 import time
 from pathlib import Path
@@ -82,6 +83,13 @@ WRONG = {
 class TestChecks(CheckTests):
     checks = SimpleNamespace(softmax=softmax, root=root, __all__=["softmax", "root"])
     right, wrong = RIGHT, WRONG
+
+
+def test_no_two_checks_have_one_name():
+    files = pkgutil.iter_modules(checks.__path__)
+    modules = [importlib.import_module(f"s2s_helpers.checks.{each.name}") for each in files]
+    names = [name for module in modules for name in getattr(module, "__all__", ())]
+    assert len(names) == len(set(names)) and all(hasattr(checks, name) for name in names)
 
 
 def test_a_cause_is_not_named_where_its_output_is_right(capsys):
@@ -295,4 +303,5 @@ def test_values_are_told_in_a_line():
     assert describe(torch.zeros(5, 5)) == "float32 of shape (5, 5)"
     assert describe([1, "a", (2.0,)]) == "[1, 'a', (2)]"
     assert describe(torch.nn.Linear(1, 1)) == "a Linear" and describe(say) == "the function say"
+    assert describe(torch.nn.LSTM(1, 1)) == "an LSTM"
     assert len(describe(list(range(1000)))) < 40 and len(describe("x " * 500)) < 210

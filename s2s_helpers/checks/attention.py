@@ -79,6 +79,9 @@ def masked_softmax(function):
             "Not divided by the sum: weights of a row sum to 1.": lambda scores, mask: (
                 scores.exp() * mask
             ),
+            "The sum runs over the whole batch; every row has its own.": lambda scores, mask: (
+                scores.exp() * mask / (scores.exp() * mask).sum()
+            ),
             "That is the logarithm of the weights.": lambda scores, mask: (
                 fill(-torch.inf)(scores, mask).log()
             ),
@@ -138,6 +141,12 @@ def luong_general(function):
             ),
             "A mean stands where the sum over the width belongs.": lambda query, states, W: (
                 reference(query, states, W) / W.numel()
+            ),
+            "states.T turns all three axes round; only the last two are to change places.": (
+                lambda query, states, W: query @ W @ states.permute(2, 1, 0)
+            ),
+            "Batch and source changed places; the last two axes are to.": (
+                lambda query, states, W: query @ W @ states.transpose(0, 1)
             ),
             "tanh belongs to the score “concat”, not to this one.": lambda query, states, W: (
                 reference(query, states, W).tanh()

@@ -13,7 +13,7 @@ from s2s_helpers.recipes import RECIPES, phrasebook_model
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK, Vocabulary
 
 __all__ = [
-    "final_states", "greedy", "lstm_step", "predict_numbers", "read_length", "teacher_forcing",
+    "final_states", "greedy_loop", "lstm_step", "predict_numbers", "read_length", "teacher_forcing",
 ]  # fmt: skip
 
 
@@ -59,6 +59,10 @@ def lstm_step(function):
 
         return function
 
+    def cut_rows(x, h, c, lstm):
+        i, f, g, o = (x @ lstm.weight_ih_l0.T).chunk(4)
+        return i, f, g, o
+
     def case(batch, inputs, hidden, zero=False):
         h, c = torch.randn(2, batch, hidden) * (not zero)
         return torch.randn(batch, inputs), h, c, nn.LSTM(inputs, hidden, batch_first=True)
@@ -85,6 +89,10 @@ def lstm_step(function):
                 step(forget=False)
             ),
             "h and c changed places in what is returned.": step(swap=True),
+            "The weights lie the other way, (4 · hidden, input): they have to be turned.": (
+                lambda x, h, c, lstm: x @ lstm.weight_ih_l0 + h @ lstm.weight_hh_l0
+            ),
+            "chunk cuts the batch, unless told that the last axis is meant.": cut_rows,
         },
         why="That is torch's own LSTM.",
     )
@@ -221,7 +229,7 @@ class Parrot(Seq2SeqModel):
 
 
 @check
-def greedy(function):
+def greedy_loop(function):
     """`function(model, source, source_mask, most)`: one sentence (1, source) to the list of ids
     that the model writes, EOS included, `most` at most."""
 
@@ -255,7 +263,7 @@ def greedy(function):
         return Parrot(), source, torch.ones_like(source, dtype=torch.bool), most
 
     compare(
-        "greedy",
+        "greedy_loop",
         function,
         decode(),
         {

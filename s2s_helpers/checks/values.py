@@ -141,7 +141,8 @@ def kind(value) -> str:
     if names:
         return names[0]
     name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    vowels = "AEFHILMNORSX" if name.isupper() else "AEIOUaeiou"  # an LSTM
+    return f"{'an' if name[0] in vowels else 'a'} {name}"
 
 
 def dtype(tensor: Tensor) -> str:
