@@ -354,6 +354,22 @@ def crashes_at_zero(hypotheses, references):
     return changed(lambda p: math.exp(sum(math.log(x) for x in p) / 4))(hypotheses, references)
 
 
+def pooled(hypotheses, references):
+    """Counted over all sentences at once."""
+    matches, totals = [], []
+    for n in range(1, 5):
+        mine, theirs = Counter(), Counter()
+        for one in hypotheses:
+            mine.update(tuple(one[i : i + n]) for i in range(len(one) - n + 1))
+        for other in references:
+            theirs.update(tuple(other[i : i + n]) for i in range(len(other) - n + 1))
+        matches.append((mine & theirs).total())
+        totals.append(mine.total())
+    c, r = sum(map(len, hypotheses)), sum(map(len, references))
+    product = math.prod(m / max(t, 1) for m, t in zip(matches, totals, strict=True))
+    return 100 * product**0.25 * min(1, math.exp(1 - r / c))
+
+
 def mean_of_sentences(hypotheses, references):
     scores = [
         by_counters([a], [b]) if a else 0 for a, b in zip(hypotheses, references, strict=True)
@@ -373,6 +389,7 @@ CORPUS_BLEU = [
     ("fourth root is missing", changed(math.prod)),
     ("1 to 3 words", changed(lambda p: math.prod(p) ** (1 / 3), most=3)),
     ("Words alone", changed(lambda p: p[0], most=1)),
+    ("only their own sentence's counts", pooled),
     ("references changed places", lambda h, r: by_counters(r, h)),
     ("math domain error", crashes_at_zero),
 ]

@@ -40,11 +40,12 @@ def by_torch(query, key, value, mask):
 
 
 def by_hand(query, key, value, mask):
-    """float64, the largest score taken off, masked weights at 0 before they are divided."""
+    """float64, the largest score taken off."""
     query, key, value = query.double(), key.double(), value.double()
     scores = query @ key.mT / math.sqrt(key.shape[-1])
     mask = torch.ones_like(scores).bool() if mask is None else mask.expand_as(scores)
-    powers = (scores - scores.masked_fill(~mask, -math.inf).amax(-1, True)).exp() * mask
+    scores = scores.masked_fill(~mask, -math.inf)
+    powers = (scores - scores.amax(-1, True)).exp()
     weights = powers / powers.sum(-1, keepdim=True)
     return [weights @ value, weights]
 
@@ -101,6 +102,7 @@ ATTENTION = [
     ("e to the 0 is 1", dot(fill=0)),
     ("changed places: first the mixed", lambda *inputs: by_torch(*inputs)[::-1]),
     ("overflows", naive_softmax),
+    ("not low enough", dot(fill=-1e4)),
     ("A tuple is asked for", lambda *inputs: by_torch(*inputs)[0]),
     ("masked_fill", lambda q, k, v, mask: (q @ k.mT).masked_fill(~mask, 0)),
 ]

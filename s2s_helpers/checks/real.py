@@ -310,6 +310,19 @@ def corpus_bleu(function):
         pairs = zip(hypotheses, references, strict=True)
         return sum(_bleu([one], [other]) for one, other in pairs) / len(hypotheses)
 
+    def pooled(hypotheses, references):
+        joined = [
+            [t for side in tokens for t in (*side, None)] for tokens in (hypotheses, references)
+        ]
+        precisions = []
+        for n in range(1, 5):
+            found, there = (
+                Counter({g: c for g, c in _grams(tokens, n).items() if None not in g})
+                for tokens in joined
+            )
+            precisions.append((found & there).total() / max(found.total(), 1))
+        return _bleu(hypotheses, references, mean=lambda _: _geometric(precisions))
+
     def case(*pairs):
         return [one.split() for one, _ in pairs], [other.split() for _, other in pairs]
 
@@ -325,6 +338,10 @@ def corpus_bleu(function):
             "words said twice": case(("a b c d a b", "a b c d e f")),
             "two sentences": case(long, ("a cat sits on a mat", "a cat is sitting on the mat")),
             "one short, one long": case(long, ("a cat", "a cat on a mat sees a bird")),
+            "two sentences that changed places": case(
+                ("a dog runs in the park", "two men play on a red field"),
+                ("two men play on a green field", "a dog runs in the park"),
+            ),
             "no group of four is right": case(("a b c x d e f", "a b c d e f g")),
             "an empty hypothesis": case(long, ("", "a cat")),
         },
@@ -358,6 +375,7 @@ def corpus_bleu(function):
                 lambda h, r: _bleu(h, r, orders=3)
             ),
             "Words alone are counted.": lambda h, r: _bleu(h, r, orders=1),
+            "Groups are looked for in all references; only their own sentence's counts.": pooled,
             "Hypotheses and references changed places.": lambda h, r: _bleu(r, h),
         },
         why="sacreBLEU says the same.",

@@ -123,7 +123,12 @@ def scaled_dot_product_attention(function):
                 2, 2, target=3, source=3, mask=transformer.causal_mask(3)
             ),
             "one key": case(1, target=2, source=1),
-            "large scores": case(target=2, source=3, scale=400.0),
+            "large scores": case(
+                target=4,
+                source=3,
+                mask=torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]).bool(),
+                scale=4e4,
+            ),
         },
         {
             "The scores are not scaled by √d_k.": variant(scale=1.0),
@@ -149,6 +154,9 @@ def scaled_dot_product_attention(function):
             ),
             "Hidden scores are set to 0, but e to the 0 is 1: they still get weight.": variant(
                 hidden=0.0
+            ),
+            "What hides a score is not low enough: a shown score may be lower. Take -inf.": variant(
+                hidden=-1e4
             ),
             "The two results changed places: first the mixed values, then the weights.": (
                 lambda *inputs: right(*inputs)[::-1]
