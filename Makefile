@@ -83,6 +83,7 @@ student: install
 	$(RUN) workshop/student.py
 
 gather: install
+	@[ -n "$(FROM)" ] || { echo "Name the folder: make gather FROM=returned"; exit 1; }
 	$(RUN) workshop/gather.py "$(FROM)"
 
 slides: install
