@@ -69,8 +69,10 @@ function tick(model, trait, text) {
  *  it keeps what one is typing. */
 function field(model, trait, text, attributes = {}) {
   const draw = () => { if (document.activeElement !== input) input.value = model.get(trait); };
+  const send = () => { if (input.value !== model.get(trait)) put(model, { [trait]: input.value }); };
   const input = html("input", { type: "text", size: 48, autocomplete: "off", ...attributes,
-    onchange: () => put(model, { [trait]: input.value }), onblur: () => setTimeout(draw) });
+    onkeydown: (event) => { if (event.key === "Enter") send(); }, onchange: send,
+    onblur: () => setTimeout(draw) });
   return [labelled(text, input), draw];
 }
 
@@ -95,11 +97,12 @@ function drawOn(model, traits, draw) {
   return () => { for (const event of events) model.off(event, later); };
 }
 
-/** The frame of a widget: class, name for screen readers, and a line for what went wrong. */
+/** The frame of a widget: class, name for screen readers, and a line for what went wrong. Keys are
+ *  the widget's: JupyterLab would take the arrows of a slider for its own cells. */
 function frame(model, el, name, ...children) {
   const alert = html("p", { class: "s2s-message", role: "alert" });
   const root = html("section", { class: `s2s-widget s2s-${name.toLowerCase().replaceAll(" ", "-")}`,
-    "aria-label": name }, ...children, alert);
+    "aria-label": name, "data-lm-suppress-shortcuts": "true" }, ...children, alert);
   el.append(root);
   const tell = () => { alert.textContent = model.get("message"); };
   model.on("change:message", tell);

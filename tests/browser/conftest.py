@@ -168,14 +168,15 @@ class Lab:
         self.page.screenshot(path=path)
 
     def milliseconds(self, act: str, change: str, element) -> float:
-        """The time from the event that the JavaScript `act` makes to the first change that the
-        JavaScript `change` sees, both called with the widget's element."""
+        """The time from the event that the JavaScript `act` makes until the first change that the
+        JavaScript `change` sees is on the screen, both called with the widget's element."""
         return element.evaluate(
             f"""(el) => new Promise((done, fail) => {{
                 const act = {act}, change = {change}, before = JSON.stringify(change(el));
                 const start = performance.now();
+                const painted = () => setTimeout(() => done(performance.now() - start));
                 const look = () => {{
-                    if (JSON.stringify(change(el)) !== before) done(performance.now() - start);
+                    if (JSON.stringify(change(el)) !== before) requestAnimationFrame(painted);
                     else if (performance.now() - start > 20000) fail(new Error("no change"));
                     else requestAnimationFrame(look);
                 }};
