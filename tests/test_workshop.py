@@ -4,6 +4,7 @@ import ast
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -283,8 +284,11 @@ def test_files_that_are_no_notebooks_are_named_and_skipped(tmp_path, monkeypatch
     (tmp_path / "01_data_strange.ipynb").write_text(json.dumps(strange))
     results, left_out = gather.gather(tmp_path, HANDED_OUT)
     assert list(results["01_data"]) == ["strange"]
-    named = {line.split(".")[0] for line in left_out}
-    assert named == {*odd, "01_data_link"}
+    named = dict(line.split(".ipynb: ") for line in left_out)
+    assert named.keys() == {*odd, "01_data_link"}
+    assert named["01_data_large"].startswith("larger") and named["01_data_cut"].startswith(
+        "no JSON"
+    )
 
 
 # Slides
@@ -316,3 +320,60 @@ def test_every_formula_of_a_notebook_is_drawn(path):
     page = page.split("<main>")[1].split("</main>")[0]
     assert "FORMULA" not in page
     assert "\\" not in "".join(part.split("</math>")[0] for part in page.split("<math")[1:])
+
+
+# WORKSHOP.md
+
+WORKSHOP = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+
+
+def minutes_of_exercises():
+    """Minutes of each exercise, as "03.2"; of each notebook, to read it and for all exercises."""
+    by_exercise, by_notebook = {}, {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        number, cells = path.name[:2], nbformat.read(path, as_version=4).cells
+        text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        for each, minutes in re.findall(r"^### (\d+)\. .*\((\d+) minutes\)$", text, re.M):
+            by_exercise[f"{number}.{each}"] = int(minutes)
+        first = cells[0].source
+        by_notebook[number] = tuple(
+            int(re.search(rf"(\d+) {words}", first)[1])
+            for words in ("minutes", "for the exercises")
+        )
+    return by_exercise, by_notebook
+
+
+def test_the_timetables_add_up_and_keep_to_the_notebooks():
+    by_exercise, by_notebook = minutes_of_exercises()
+    tables = re.findall(r"^\| at .*\n\| --- .*\n((?:\|.*\n)+)", WORKSHOP, re.M)
+    assert len(tables) == 4
+    for rows in map(str.splitlines, tables):
+        clock = None
+        for row in rows:
+            at, minutes, what = (cell.strip() for cell in row.strip("|").split("|"))
+            hours, rest = map(int, at.split(":"))
+            assert clock in (None, 60 * hours + rest), row
+            if what == "end":
+                break
+            clock = 60 * hours + rest + int(minutes)
+            if reading := re.fullmatch(r"(\d\d): read and run", what):
+                assert int(minutes) == by_notebook[reading[1]][0], row
+            if what.startswith("ex"):
+                assert int(minutes) == sum(map(by_exercise.get, re.findall(r"\d\d\.\d+", what))), (
+                    row
+                )
+
+
+def test_each_notebook_has_its_section_with_its_minutes():
+    _, by_notebook = minutes_of_exercises()
+    found = re.findall(r"^### (\d\d) .*: (\d+) minutes, exercises (\d+)$", WORKSHOP, re.M)
+    assert {number: (int(a), int(b)) for number, a, b in found} == by_notebook
+
+
+def test_the_solutions_pass_every_check_that_is_gathered():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        solved = gather.marks(gather.read(ROOT / "notebooks" / "solutions" / path.name))
+        handed_out = gather.checks(gather.read(path))
+        assert handed_out and {name: solved.get(name) for name in handed_out} == dict.fromkeys(
+            handed_out, "✓"
+        ), path.name

@@ -152,8 +152,8 @@ def training():
     from s2s_helpers.recipes import phrasebook_vocabularies
 
     vocabularies = phrasebook_vocabularies()
-    dataset = Seq2SeqDataset(phrasebook.load().train[:64], *vocabularies)
-    batch = collate([dataset[row] for row in range(64)])
+    dataset = Seq2SeqDataset(phrasebook.load().train[:32], *vocabularies)
+    batch = collate([dataset[row] for row in range(32)])
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine two would wait for each other
