@@ -120,8 +120,8 @@ def test_a_mistake_that_ends_in_the_same_error_is_the_cause(capsys):
 def test_the_answer_is_whole_and_readable(capsys):
     softmax(lambda scores: scores.softmax(0))
     assert capsys.readouterr().out == (
-        "✗ softmax: wrong on “one row” (input 1 of 3). "
-        "3 of 3 values are off; the first, at [0, 0]: 1 came, 0.09 is right.\n"
+        "✗ softmax: wrong on “one row” (input 1 of 3).\n"
+        "  3 of 3 values are off; the first, at [0, 0]: 1 came, 0.09 is right.\n"
         "  input     scores = [[1, 2, 3]]  float32 (1, 3)\n"
         "  expected  [[0.09, 0.2447, 0.6652]]  float32 (1, 3)\n"
         "  came      [[1, 1, 1]]  float32 (1, 3)\n"

@@ -126,7 +126,8 @@ def compare(name, function, reference, inputs, mistakes=None, why="", tolerance=
         told = f"stopped on “{label}” {one.error}"
         lines = [*one.lines, *lines]
     elif wrong[first]:
-        told = f"wrong on “{label}” (input {first + 1} of {len(inputs)}). {wrong[first]}"
+        told = f"wrong on “{label}” (input {first + 1} of {len(inputs)})."
+        lines.insert(0, wrong[first])
         lines.append(f"expected  {describe(right[first].value)}")
         lines.append(f"came      {describe(one.value)}")
     else:
