@@ -1,6 +1,6 @@
 """BLEU against the clock: real captions, from the raw files to the test score, in one command.
 
-python benchmarks/multi30k.py train [--passes 5|20] [--seed 0] [--resume]
+python benchmarks/multi30k.py train [--passes 5|20] [--seed 0] [--model transformer] [--resume]
 python benchmarks/multi30k.py train --quick    one pass, not saved
 python benchmarks/multi30k.py choices    short trainings, with one choice changed in each
 python benchmarks/multi30k.py table
@@ -26,6 +26,7 @@ from treadmill import Callback
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.decoding import translate
+from s2s_helpers.models import AttentionSeq2Seq
 from s2s_helpers.recipes import cache_folder, multi30k_datasets, multi30k_trainer
 from s2s_helpers.training import gains_by_bf16
 
@@ -38,6 +39,15 @@ BASE = dict(
 RUNS = {
     5: dict(BASE, epochs=5, max_tokens=1536),
     20: dict(BASE, epochs=20, max_tokens=2048, lr=4e-3, dropout=0.2, ema=0.998),
+}
+# The models before the transformer, with settings of their own in place of its layers.
+LSTM = dict(embedding=192, hidden=256, layers=1, cell="lstm", lr=3e-3)
+MODELS = {
+    "transformer": {},
+    "lstm-bahdanau": dict(LSTM, model_class=AttentionSeq2Seq, attention="bahdanau"),
+    "lstm-luong": dict(
+        LSTM, model_class=AttentionSeq2Seq, attention="luong", score="general", input_feeding=False
+    ),
 }
 # What notebook 08 shows: one pass each, and one choice that differs.
 SHORT = dict(BASE, epochs=1, warmup_steps=50)
@@ -111,7 +121,8 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False) -> tu
     train, _ = multi30k_datasets(settings["vocabulary"])
     trained = sum(row["seconds"] for row in history.epochs)
     return {
-        "settings": settings, "seed": seed, "bf16": gains_by_bf16(),
+        "settings": {name: value for name, value in settings.items() if name != "model_class"},
+        "seed": seed, "bf16": gains_by_bf16(),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "seconds": prepared + trained, "preparation_seconds": prepared, "training_seconds": trained,
         "resumed": resume,
@@ -143,6 +154,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, choices=[5, 20], default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, choices=[1, 2], default=2)
+    parser.add_argument("--model", choices=list(MODELS), default="transformer")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one pass, not saved")
     told = parser.parse_args()
@@ -150,17 +162,20 @@ def main() -> None:
     if told.what != "table":
         pin(told.threads)
     if told.what == "train":
+        own, name = MODELS[told.model], f"{told.passes} passes"
+        if told.model != "transformer":
+            name += f", {told.model}"
         if told.quick:
-            result, model = run(SHORT, told.seed, 1)
+            result, model = run(SHORT | own, told.seed, 1)
         else:
-            folder = cache_folder() / f"captions-{told.passes}-{told.seed}"
-            result, model = run(RUNS[told.passes], told.seed, 8, folder, told.resume)
+            folder = cache_folder() / f"captions-{told.model}-{told.passes}-{told.seed}"
+            result, model = run(RUNS[told.passes] | own, told.seed, 8, folder, told.resume)
         for search, beam in ("greedy", 1), ("beam 5", 5):
             result[search] = score(model, "test_2016_flickr", beam)
         if told.quick:
             results["runs"] = {"1 pass": {str(told.seed): result}}
         else:
-            results["runs"].setdefault(f"{told.passes} passes", {})[str(told.seed)] = result
+            results["runs"].setdefault(name, {})[str(told.seed)] = result
             keep(results)
     elif told.what == "choices":
         for name, change in CHOICES.items():

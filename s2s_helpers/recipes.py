@@ -157,13 +157,15 @@ def multi30k_datasets(size: int = 2000) -> tuple[Seq2SeqDataset, Seq2SeqDataset]
 
 
 def multi30k_trainer(
-    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(), **changes
-) -> Seq2SeqTrainer:
-    """An untrained transformer for English to French captions, and the trainer with its recipe.
+    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(),
+    model_class=TransformerSeq2Seq, **changes,
+) -> Seq2SeqTrainer:  # fmt: skip
+    """An untrained model for English to French captions, and the trainer with its recipe.
 
     `changes` replaces settings of the model, or of the training: `vocabulary` (subwords), `epochs`,
     `lr`, `max_tokens` (a batch), `warmup_steps`, `decay` (the share of the steps in which the rate
-    falls to 0; None: all after the warm-up), `label_smoothing`, `ema`, `bf16`.
+    falls to 0; None: all after the warm-up), `label_smoothing`, `ema`, `bf16`. A model of another
+    class than the transformer has its own defaults.
     """
     training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
     train, validation = multi30k_datasets(training["vocabulary"])
@@ -172,8 +174,9 @@ def multi30k_trainer(
     decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
     set_seed(seed)
     shared = train.target_vocabulary
+    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
     return Seq2SeqTrainer(
-        TransformerSeq2Seq(shared, shared, **(CAPTIONS | changes)),
+        model_class(shared, shared, **(settings | changes)),
         training_config(
             training["epochs"],
             lr=training["lr"],

@@ -6,7 +6,7 @@ import torch
 from s2s_helpers import recipes
 from s2s_helpers.corpora import phrasebook
 from s2s_helpers.data import Seq2SeqDataset
-from s2s_helpers.models import Seq2Seq, load_model
+from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, load_model
 from s2s_helpers.vocabulary import UNK, SubwordVocabulary
 
 
@@ -131,6 +131,16 @@ def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
     assert torch.equal(weights(trainer.model), weights(again.model))
     with pytest.raises(TypeError, match="epoch"):
         recipes.multi30k_trainer(progress=False, epoch=2)
+
+
+def test_the_captions_trainer_trains_the_models_before_the_transformer_too(captions):
+    trainer = recipes.multi30k_trainer(
+        progress=False, model_class=AttentionSeq2Seq, attention="luong", input_feeding=False,
+        embedding=16, hidden=32, epochs=16, warmup_steps=5, max_tokens=80,
+    )  # fmt: skip
+    assert type(trainer.model) is AttentionSeq2Seq and trainer.model.settings["hidden"] == 32
+    before = trainer.evaluate(trainer.val_dataloader)["loss"]
+    assert trainer.fit().epochs[-1]["validation_loss"] < 0.8 * before
 
 
 def test_the_captions_vocabulary_is_made_of_training_captions_alone(monkeypatch):
