@@ -437,6 +437,8 @@ WRONG = {
         ("one too late", counter_from(5)),
         ("uses up a number", counter_by_place),
         ("share one dictionary", counter_one_table),
+        ("two dictionaries are asked for", lambda pairs: counter(pairs)[0]),
+        ("a list and a list", lambda pairs: [list(table) for table in counter(pairs)]),
     ],
     "museum_truncation": [
         ("EOS is cut off", lambda ids, n: (ids[:n], min(len(ids), n))),
@@ -462,6 +464,7 @@ WRONG = {
             lambda pairs, n: (list(dict.fromkeys(pairs))[n + 1 :], list(dict.fromkeys(pairs))[:n]),
         ),
         ("changed places", lambda pairs, n: split(pairs, n)[::-1]),
+        ("two lists of pairs are asked for", lambda pairs, n: split(pairs, n)[0]),
     ],
     "museum_bridge": [
         ("view and reshape", lambda f: f.contiguous().view(f.shape[1], -1, 2 * f.shape[2])),
@@ -567,6 +570,7 @@ WRONG = {
         ("for nothing", evaluating(quiet=False)),
         ("where it was off", evaluating()),
         ("Only the outer", evaluating(top=True)),
+        ("recorded, and the mode", evaluating(quiet=False, after=None)),
     ],
     "museum_beam": [
         ("Sums are compared", beam_by(lambda h: h[1])),
@@ -600,6 +604,7 @@ WRONG = {
         ("Words are counted", quality_of_words),
         ("only begins right", quality_of_beginnings),
         ("percentage", lambda model, pairs: 100 * quality(model, pairs)),
+        ("Everything counts", lambda model, pairs: 1.0),
         ("not their share", lambda model, pairs: len(pairs) * quality(model, pairs)),
     ],
     "museum_wreck": [

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s_helpers.checks.running import beat, check, compare, say
-from s2s_helpers.checks.values import is_number, plain
+from s2s_helpers.checks.values import is_number, kind, plain
 from s2s_helpers.data import collate
 from s2s_helpers.decoding import translate
 from s2s_helpers.metrics import bleu, sequence_accuracy, token_accuracy
@@ -58,6 +58,15 @@ def compare_seen(name, function, turn, reference, inputs, mistakes, **options):
     compare(name, seen(function, turn), seen(reference, turn), inputs, turned, **options)
 
 
+def two(value, what: str, kinds):
+    """The value, if it is two things of these kinds; else a TypeError says what is asked for."""
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
+        raise TypeError(f"{what} are asked for")
+    if not all(isinstance(each, kinds) for each in value):
+        raise TypeError(f"{what} are asked for, not {' and '.join(map(kind, value))}")
+    return value
+
+
 # Hall 1: data
 
 
@@ -98,12 +107,12 @@ def museum_counter(function):
     """`function(pairs)`: pairs of lists of words to two dictionaries, word to id."""
 
     def facts(tables, pairs):
-        if not (isinstance(tables, (tuple, list)) and len(tables) == 2):
-            return tables
+        source, target = two(tables, "two dictionaries", dict)
         return {
-            f"{what} of the {side} words": sorted(table.values() if what == "ids" else table)
-            for side, table in zip(("source", "target"), tables, strict=True)
-            for what in ("words", "ids")
+            "source words": sorted(source),
+            "source ids": sorted(source.values()),
+            "target words": sorted(target),
+            "target ids": sorted(target.values()),
         }
 
     compare_seen(
@@ -142,8 +151,8 @@ def museum_counter(function):
 def museum_truncation(function):
     """`function(ids, max_length)`: ids that end in EOS to at most so many, and their number."""
 
-    def cut(ids, most):
-        ids = ids if len(ids) <= most else [*ids[: most - 1], EOS]
+    def cut(ids, max_length):
+        ids = ids if len(ids) <= max_length else [*ids[: max_length - 1], EOS]
         return ids, len(ids)
 
     def after(change):
@@ -189,8 +198,9 @@ def museum_split(function):
     (training pairs, validation pairs)."""
 
     def facts(parts, pairs, size):
-        if not (isinstance(parts, (tuple, list)) and len(parts) == 2):
-            return parts
+        parts = two(parts, "two lists of pairs", (list, tuple))
+        if any(isinstance(pair, str) for part in parts for pair in part):
+            raise TypeError("two lists of pairs are asked for, not pairs")
         train, validation = (set(map(tuple, part)) for part in parts)
         return {
             "pairs that stand in both": len(train & validation),
@@ -613,7 +623,7 @@ def museum_accumulation(function):
     compare(
         "museum_accumulation",
         watched(function),
-        watched(epoch),
+        lambda batches, every: watched(epoch)(batches, every),
         {
             "two batches, one step": ([1.0, 3.0], 2),
             "two groups": ([1.0, 3.0, 2.0, 2.0], 2),
@@ -759,7 +769,7 @@ def museum_evaluation(function):
     compare(
         "museum_evaluation",
         watched(function),
-        watched(evaluate),
+        lambda training: watched(evaluate)(training),
         {"a model in training": (True,), "a model that was in evaluation mode": (False,)},
         {
             "no_grad does not turn dropout off: the model is still in training mode.": watched(
@@ -773,6 +783,9 @@ def museum_evaluation(function):
             ),
             "Gradients are still recorded, which takes memory for nothing.": watched(
                 lambda *args: evaluate(*args, quiet=False)
+            ),
+            "Gradients are still recorded, and the mode is not given back.": watched(
+                lambda *args: evaluate(*args, quiet=False, back=False)
             ),
             "Training mode is turned on even where it was off before.": watched(
                 lambda *args: evaluate(*args, back="train")
@@ -975,6 +988,7 @@ def museum_quality(function):
             "Teacher-forced, and padding counts as right or wrong.": padding_counted,
             "Words are counted, not whole sentences.": by_word,
             "A sentence that only begins right counts as right: compare the ends too.": begins,
+            "Everything counts as right.": lambda model, pairs: 1.0,
             "A share goes from 0 to 1; this is a percentage.": lambda *args: 100 * whole(*args),
             "This is the number of sentences, not their share.": lambda model, pairs: (
                 len(pairs) * whole(model, pairs)
