@@ -578,8 +578,6 @@ def museum_means(function):
 def museum_accumulation(function):
     """`function(loss_of, optimizer, batches, every)`: one pass, a step after `every` batches; the
     number of steps."""
-    # torch's first optimizer loads a large module: not in the time that the function has.
-    torch.optim.SGD([nn.Parameter(torch.zeros(()))])
 
     def watched(epoch):
         """What an epoch does to one weight, with the gradient b for a batch b."""
