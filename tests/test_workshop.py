@@ -155,6 +155,11 @@ def test_an_archive_is_whole_or_not_there(tmp_path):
     install.unpack(tmp_path / "s2s.pyz", tmp_path / "out")
     assert (tmp_path / "out" / "project" / "a.txt").read_text() == "project/a.txt"
 
+    with zipfile.ZipFile(tmp_path / "s2s.pyz", "a") as packed, pytest.warns(UserWarning):
+        packed.writestr("project/a.txt", "another, and whole as zip files go")
+    with pytest.raises(ValueError, match=r"project/a\.txt"):
+        install.unpack(tmp_path / "s2s.pyz", tmp_path / "out")
+
     before = (tmp_path / "s2s.pyz").read_bytes()
     with pytest.raises(FileNotFoundError):
         archive.pack({"gone": tmp_path / "gone"}, [], tmp_path / "s2s.pyz")
