@@ -30,7 +30,7 @@ import student  # noqa: E402
 @pytest.mark.parametrize("name", ["preflight", "install"])
 def test_old_pythons_understand_what_has_to_answer_them(name):
     source = (ROOT / "workshop" / f"{name}.py").read_text(encoding="ascii")
-    tree = ast.parse(source, feature_version=(3, 4))
+    tree = ast.parse(source, feature_version=(3, 7))
     imported = {
         alias.name
         for statement in tree.body
@@ -152,6 +152,7 @@ def test_an_archive_is_whole_or_not_there(tmp_path):
     digest = pack(tmp_path, ["any-3.12"])
     assert digest == hashlib.sha256((tmp_path / "s2s.pyz").read_bytes()).hexdigest()
     assert (tmp_path / "s2s.pyz.sha256").read_text() == f"{digest}  s2s.pyz\n"
+    assert not list(tmp_path.glob("*.part"))
     install.unpack(tmp_path / "s2s.pyz", tmp_path / "out")
     assert (tmp_path / "out" / "project" / "a.txt").read_text() == "project/a.txt"
 
