@@ -1,7 +1,17 @@
 """Pictures that answer: each widget is drawn in the browser, and leaves a still picture behind."""
 
 from s2s_helpers.widgets.attention_explorer import AttentionExplorer
+from s2s_helpers.widgets.forcing_schedules import ForcingSchedules
 from s2s_helpers.widgets.label_smoothing import LabelSmoothing
+from s2s_helpers.widgets.live_training import LiveTraining
 from s2s_helpers.widgets.positional_encodings import PositionalEncodings
+from s2s_helpers.widgets.teacher_forcing import TeacherForcing
 
-__all__ = ["AttentionExplorer", "LabelSmoothing", "PositionalEncodings"]
+__all__ = [
+    "AttentionExplorer",
+    "ForcingSchedules",
+    "LabelSmoothing",
+    "LiveTraining",
+    "PositionalEncodings",
+    "TeacherForcing",
+]

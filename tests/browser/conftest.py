@@ -119,7 +119,8 @@ class Lab:
         self.page.wait_for_function(
             """() => {
                 const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputArea-prompt")];
-                return prompts.length && prompts.every((p) => /\\[\\d+\\]/.test(p.textContent));
+                return document.querySelector("[data-mime-type='application/vnd.jupyter.error']")
+                    || prompts.length && prompts.every((p) => /\\[\\d+\\]/.test(p.textContent));
             }""",
             timeout=seconds * 1000,
         )
