@@ -47,10 +47,11 @@ def test_words_are_fed_by_mouse_and_keys(open_lab):
     expect(first.get_by_label("sentence").locator("option").first).to_contain_text("<img src=x")
     assert first.locator("img").count() == 0
     expect(first.locator(".s2s-sum")).to_contain_text("Right so far:")
-    before = second.inner_text()
+    before = second.text_content()
     # Its own word, then the gold one; the words stand on the buttons.
     own = first.get_by_role("button", name="Feed own")
-    said = own.inner_text().split("“")[1].split("”")[0]
+    expect(own).to_contain_text("“")
+    said = own.text_content().split("“")[1].split("”")[0]
     own.click()
     first.get_by_role("button", name="Feed gold").press("Enter")
     fed = first.locator("[data-place]")
@@ -77,15 +78,16 @@ def test_words_are_fed_by_mouse_and_keys(open_lab):
     lab.python("first.pair, first.model = 1, 'transformer'")
     expect(fed).to_have_count(0)
     expect(first.get_by_label("model")).to_have_value("transformer")
-    assert second.inner_text() == before
+    assert second.text_content() == before
     # 40 words of a transformer.
     click = "el => [...el.querySelectorAll('button')].find((b) => b.textContent === '%s').click()"
     second.get_by_role("button", name="All gold").click()
     expect(second.locator(".s2s-right, .s2s-wrong")).to_have_count(40)
     all_own = lab.milliseconds(
         click % "All own",
-        "el => [...el.querySelectorAll('td')].every((cell) => cell.textContent !== '…')"
-        " && el.querySelectorAll('.s2s-own').length",
+        # The kernel has answered when no cell waits any more.
+        "el => !el.querySelector('.s2s-own')"
+        " || [...el.querySelectorAll('td, button')].some((one) => one.textContent.includes('…'))",
         second,
     )
     expect(second.locator(".s2s-right, .s2s-wrong")).to_have_count(40)
@@ -114,7 +116,7 @@ def test_schedules_answer_sliders_and_mouse(open_lab):
     lab.page.mouse.move(box["x"] + 66 + 230, box["y"] + 50)
     expect(widget.locator(".s2s-sum")).to_contain_text("step 250:")
     took = lab.milliseconds(
-        "el => { const i = el.querySelector('input'); i.value = 0.01;"
+        "el => { const i = el.querySelector('input'); i.value = 0.001;"
         " i.dispatchEvent(new Event('input')); }",
         "el => el.querySelector('.s2s-sum').textContent",
         widget,
