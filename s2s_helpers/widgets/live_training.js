@@ -1,21 +1,22 @@
-const CELL = 24, WORD = 96, PATIENCE = 3000;
+const CELL = 22, PATIENCE = 3000;
 
 /** The attention as squares, a row for each target word; the darker, the more it looked there. */
 function squares(source, target, weights) {
-  const width = WORD + source.length * CELL, height = WORD + target.length * CELL;
-  return svg("svg", { width: width + 20, height, role: "img",
+  const room = (words, share) => 14 + share * Math.max(...words.map((word) => word.length));
+  const left = room(target, 8), top = room(source, 7);
+  return svg("svg", { width: left + source.length * CELL + 40, height: top + target.length * CELL, role: "img",
     "aria-label": "attention of the example, a row for each target word" },
-    ...source.map((word, k) => svg("text", { "text-anchor": "start",
-      transform: `translate(${WORD + k * CELL + 17} ${WORD - 6}) rotate(-60)` }, word)),
-    ...target.map((word, k) => svg("text", { x: WORD - 8, y: WORD + k * CELL + 17, "text-anchor": "end" }, word)),
+    ...source.map((word, k) => svg("text", {
+      transform: `translate(${left + k * CELL + 15} ${top - 6}) rotate(-60)` }, word)),
+    ...target.map((word, k) => svg("text", { x: left - 8, y: top + k * CELL + 16, "text-anchor": "end" }, word)),
     ...weights.flatMap((row, y) => row.map((weight, x) => svg("rect", {
-      x: WORD + x * CELL, y: WORD + y * CELL, width: CELL - 1, height: CELL - 1,
+      x: left + x * CELL, y: top + y * CELL, width: CELL - 1, height: CELL - 1,
       fill: "var(--s2s-blue)", "fill-opacity": 0.04 + 0.96 * weight },
       svg("title", {}, `${target[y]} looks at ${source[x]}: ${weight.toFixed(2)}`)))));
 }
 
 function render({ model, el }) {
-  const size = { width: 300, height: 150, x: "step" };
+  const size = { width: 300, height: 110, x: "step" };
   const loss = chart("loss by step", { ...size, y: "loss" });
   const rate = chart("learning rate by step", { ...size, y: "learning rate" });
   const line = (colour, dashes) => svg("path", { fill: "none", "stroke-width": 2,

@@ -55,7 +55,7 @@ function render({ model, el }) {
     const focus = el.contains(document.activeElement) ? document.activeElement.dataset.place : undefined;
     const cell = (k, attributes, ...children) => html("td", { ...attributes, onpointermove: () => k < reached() && look(k) }, ...children);
     const toggles = columns.slice(1, at).map((column, k) => html("button", { "data-place": k,
-      class: own[k] ? "s2s-own" : "s2s-gold", "aria-label": `position ${k + 2} reads ${own[k] ? "the model's own word" : "the gold word"}; change`,
+      class: own[k] ? "s2s-fed-own" : "s2s-fed-gold", "aria-label": `position ${k + 2} reads ${own[k] ? "the model's own word" : "the gold word"}; change`,
       onfocus: () => look(k + 1), onclick: () => put(model, { own: feed(k, !own[k]) }) },
     k + 1 < known ? column.fed : "…", html("small", {}, own[k] ? "own" : "gold")));
     arrows(toggles, toggles.length);

@@ -66,6 +66,8 @@ def test_words_are_fed_by_mouse_and_keys(open_lab):
     lab.page.keyboard.press("Enter")
     expect(fed.first).to_have_text("legold")
     expect(first).to_contain_text("Position 2: after “le” it expects")
+    fed.first.click()
+    expect(fed.first).to_have_text(f"{said}own")
     # All its own words; then one back.
     first.get_by_role("button", name="All own").click()
     expect(fed).to_have_count(4)
@@ -86,7 +88,7 @@ def test_words_are_fed_by_mouse_and_keys(open_lab):
     all_own = lab.milliseconds(
         click % "All own",
         # The kernel has answered when no cell waits any more.
-        "el => !el.querySelector('.s2s-own')"
+        "el => !el.querySelector('.s2s-fed-own')"
         " || [...el.querySelectorAll('td, button')].some((one) => one.textContent.includes('…'))",
         second,
     )
