@@ -194,12 +194,16 @@ class AttentionExplorer(Widget):
         """The first model's attention as it is drawn, (tokens that look, tokens looked at)."""
         return self.readings[0].matrix(self.kind, self.layer, self.head)
 
-    def describe(self) -> str:
+    def _drawn(self) -> str:
+        """Which attention it is."""
         parts = [NAMES[self.kind]]
         if any(reading.size > [1, 1] for reading in self.readings):
             parts += ["mean of layers" if self.layer is None else f"layer {self.layer}"]
             parts += ["mean of heads" if self.head is None else f"head {self.head}"]
-        told = [", ".join(parts)]
+        return ", ".join(parts)
+
+    def describe(self) -> str:
+        told = [self._drawn()]
         for name, reading in zip(self.names, self.readings, strict=True):
             told.append(f"{name}: {reading.text!r}" if name else repr(reading.text))
             weights = reading.matrix(self.kind, self.layer, self.head)
@@ -218,6 +222,8 @@ class AttentionExplorer(Widget):
         )
         for number, (ax, reading) in enumerate(zip(axes[0], self.readings, strict=True)):
             self._draw(ax, number, reading)
+        gold = self.gold and self.kind == "cross" and any(map(self._links, range(len(shapes))))
+        figure.suptitle(self._drawn() + ("; outlined: gold alignment" if gold else ""))
         return figure
 
     def _draw(self, ax, number: int, reading: Reading) -> None:
