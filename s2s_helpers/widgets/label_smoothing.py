@@ -12,12 +12,15 @@ from s2s_helpers.widgets.base import Widget, module
 
 WORDS = ("<pad>", "<eos>", "le", "chat", "chien", "dort")
 TARGETS = (2, 3, 5, 1, PAD, PAD)  # le chat dort <eos>, padded to the length of its batch
+RIGHT = (0.7, 0.45, 0.3, 0.85, 0.98, 0.98)  # padding is easy to learn
 
 
-def guess(targets, words: int, right: float = 0.7) -> list[list[float]]:
-    """Probabilities (positions, words): `right` for the target, the rest shared by all others."""
-    rest = (1 - right) / (words - 1)
-    return [[right if word == target else rest for word in range(words)] for target in targets]
+def guess(targets, words: int, right) -> list[list[float]]:
+    """Probabilities (positions, words): of `right` those of the targets, the rest shared evenly."""
+    return [
+        [share if word == target else (1 - share) / (words - 1) for word in range(words)]
+        for target, share in zip(targets, right, strict=True)
+    ]
 
 
 class LabelSmoothing(Widget):
@@ -34,7 +37,7 @@ class LabelSmoothing(Widget):
 
     words = traitlets.List(traitlets.Unicode(), list(WORDS)).tag(sync=True)
     targets = traitlets.List(traitlets.Int(), list(TARGETS)).tag(sync=True)
-    probabilities = traitlets.List(guess(TARGETS, len(WORDS))).tag(sync=True)
+    probabilities = traitlets.List(guess(TARGETS, len(WORDS), RIGHT)).tag(sync=True)
     smoothing = traitlets.Float(0.1, min=0, max=0.99).tag(sync=True)
     position = traitlets.Int(0).tag(sync=True)
     count_padding = traitlets.Bool(False).tag(sync=True)
@@ -102,11 +105,10 @@ class LabelSmoothing(Widget):
         pad = [word == PAD for word in self.targets]
         colours = ["0.75" if hidden and not self.count_padding else COLOURS[0] for hidden in pad]
         right.bar(range(len(names)), self.losses, 0.7, color=colours)
-        right.axhline(self.mean, color=COLOURS[1], ls="--", label=f"mean {self.mean:.2f}")
+        right.axhline(self.mean, color=COLOURS[1], ls="--", lw=2)
         right.set_xticks(range(len(names)), names, parse_math=False)
-        right.set_title("What each position costs", fontsize=LARGE)
+        right.set_title(f"What each position costs (dashes: mean {self.mean:.2f})", fontsize=LARGE)
         right.set_ylabel("loss (nats)", fontsize=MEDIUM)
-        right.legend(fontsize=SMALL, frameon=False)
         for ax in (left, right):
             ax.tick_params(labelsize=SMALL)
             ax.spines[["top", "right"]].set_visible(False)
