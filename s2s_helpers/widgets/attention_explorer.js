@@ -181,7 +181,8 @@ function paneOf(model, number, hover) {
         own.dataset.position = position;
         own.addEventListener("focus", () => {
           hover(null); // a mouse at rest must not outdo the keys
-          put(model, { selected: [side, position] });
+          model.set("selected", [side, position]);
+          setTimeout(() => model.save_changes()); // with what a click may force, in one message
         });
         const act = () => side === "target" && kind !== "encoder" && second(position);
         own.addEventListener("click", () => { own.focus(); act(); });
