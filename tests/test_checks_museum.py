@@ -11,7 +11,7 @@ import torch
 from checking import CheckTests, answer_of
 from torch.nn import functional as F
 
-from s2s_helpers.checks import museum
+from s2s_helpers.checks import museum, museum_scores
 from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.decoding import greedy_decode, translate
 from s2s_helpers.metrics import bleu, sequence_accuracy, token_accuracy
@@ -618,8 +618,20 @@ WRONG = {
 }
 
 
-class TestChecks(CheckTests):
-    checks, right, wrong = museum, RIGHT, WRONG
+def of(module, answers):
+    return {name: answers[name] for name in module.__all__}
+
+
+def test_every_answer_is_for_some_check():
+    assert {*museum.__all__, *museum_scores.__all__} == set(RIGHT) == set(WRONG)
+
+
+class TestDataAndModels(CheckTests):
+    checks, right, wrong = museum, of(museum, RIGHT), of(museum, WRONG)
+
+
+class TestTrainingAndEvaluation(CheckTests):
+    checks, right, wrong = museum_scores, of(museum_scores, RIGHT), of(museum_scores, WRONG)
 
 
 def test_cross_entropy_agrees_with_the_exhibit_of_padding(capsys):
@@ -632,9 +644,9 @@ def test_cross_entropy_agrees_with_the_exhibit_of_padding(capsys):
         logits = rest.expand_as(right).scatter(2, targets[..., None], -losses[..., None])
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=PAD)
 
-    assert answer_of(museum.museum_padding, by_torch, capsys).startswith("✓")
+    assert answer_of(museum_scores.museum_padding, by_torch, capsys).startswith("✓")
 
 
 @pytest.mark.parametrize("figure", [0.4, 0.96])
 def test_the_wreck_is_not_passed_at_its_bounds(figure, capsys):
-    assert answer_of(museum.museum_wreck, figure, capsys).startswith("✗")
+    assert answer_of(museum_scores.museum_wreck, figure, capsys).startswith("✗")
