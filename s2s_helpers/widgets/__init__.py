@@ -1,6 +1,7 @@
 """Pictures that answer: each widget is drawn in the browser, and leaves a still picture behind."""
 
 from s2s_helpers.widgets.attention_explorer import AttentionExplorer
+from s2s_helpers.widgets.beam_search_tree import BeamSearchTree
 from s2s_helpers.widgets.forcing_schedules import ForcingSchedules
 from s2s_helpers.widgets.label_smoothing import LabelSmoothing
 from s2s_helpers.widgets.live_training import LiveTraining
@@ -9,6 +10,7 @@ from s2s_helpers.widgets.teacher_forcing import TeacherForcing
 
 __all__ = [
     "AttentionExplorer",
+    "BeamSearchTree",
     "ForcingSchedules",
     "LabelSmoothing",
     "LiveTraining",
