@@ -65,14 +65,14 @@ function tick(model, trait, text) {
   return [labelled(text, input), () => { input.checked = model.get(trait); }];
 }
 
-/** A text field bound to a trait; Enter, or leaving it, sends what was typed. While it has the focus
- *  it keeps what one is typing. */
+/** A text field bound to a trait; Enter, or leaving it, sends what was typed. What one is typing
+ *  stays until the trait changes. */
 function field(model, trait, text, attributes = {}) {
-  const draw = () => { if (document.activeElement !== input) input.value = model.get(trait); };
-  const send = () => { if (input.value !== model.get(trait)) put(model, { [trait]: input.value }); };
+  let shown;
+  const draw = () => { if (model.get(trait) !== shown) input.value = shown = model.get(trait); };
+  const send = () => { if (input.value !== model.get(trait)) put(model, { [trait]: shown = input.value }); };
   const input = html("input", { type: "text", size: 48, autocomplete: "off", ...attributes,
-    onkeydown: (event) => { if (event.key === "Enter") send(); }, onchange: send,
-    onblur: () => setTimeout(draw) });
+    onkeydown: (event) => { if (event.key === "Enter") send(); }, onchange: send });
   return [labelled(text, input), draw];
 }
 
@@ -102,7 +102,9 @@ function drawOn(model, traits, draw) {
 function frame(model, el, name, ...children) {
   const alert = html("p", { class: "s2s-message", role: "alert" });
   const root = html("section", { class: `s2s-widget s2s-${name.toLowerCase().replaceAll(" ", "-")}`,
-    "aria-label": name, "data-lm-suppress-shortcuts": "true" }, ...children, alert);
+    "aria-label": name,
+    onkeydown: (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); },
+  }, ...children, alert);
   el.append(root);
   const tell = () => { alert.textContent = model.get("message"); };
   model.on("change:message", tell);
