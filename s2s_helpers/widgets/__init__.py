@@ -2,6 +2,7 @@
 
 from s2s_helpers.widgets.attention_explorer import AttentionExplorer
 from s2s_helpers.widgets.beam_search_tree import BeamSearchTree
+from s2s_helpers.widgets.decoding_playground import DecodingPlayground
 from s2s_helpers.widgets.forcing_schedules import ForcingSchedules
 from s2s_helpers.widgets.label_smoothing import LabelSmoothing
 from s2s_helpers.widgets.live_training import LiveTraining
@@ -11,6 +12,7 @@ from s2s_helpers.widgets.teacher_forcing import TeacherForcing
 __all__ = [
     "AttentionExplorer",
     "BeamSearchTree",
+    "DecodingPlayground",
     "ForcingSchedules",
     "LabelSmoothing",
     "LiveTraining",

@@ -40,13 +40,7 @@ function render({ model, el }) {
   const shown = () => Math.min(model.get("step"), course(search(), alpha()).length);
   const go = (step) => put(model, { step: Math.max(0, Math.min(step, search().steps.length)), selected: [] });
 
-  const [sentence, drawSentence] = field(model, "sentence", "sentence");
-  const offered = model.get("sentences");
-  const pick = html("select", { "aria-label": "choose a sentence", onchange: () => {
-    if (pick.value) put(model, { sentence: pick.value });
-    pick.selectedIndex = 0;
-  } }, html("option", { value: "" }, "or choose …"), ...offered.map((text) => html("option", {}, text)));
-  const reads = html("p", { class: "s2s-note" });
+  const [sentence, drawSentence] = sentenceBox(model, () => search().source);
   const [width, k, drawWidth] = slider(model, "beam_size", "width k", { min: 1, max: 8, step: 1 });
   const [pen, a, drawPenalty] = slider(model, "length_penalty", "length penalty α",
     { min: 0, max: 1, step: 0.05 }, (value) => value.toFixed(2));
@@ -60,8 +54,7 @@ function render({ model, el }) {
   const detail = html("p", { class: "s2s-detail", "aria-live": "polite" });
   const table = html("div", { class: "s2s-scroll" });
   frame(model, el, "Beam search tree",
-    model.get("sentence") == null ? null
-      : html("div", {}, html("div", { class: "s2s-row" }, sentence, offered.length ? pick : null), reads),
+    sentence,
     html("div", { class: "s2s-row" }, width, k, pen, a),
     html("div", { class: "s2s-row" }, ...buttons, at, number),
     story,
@@ -181,10 +174,9 @@ function render({ model, el }) {
     drawSentence();
     drawWidth();
     drawPenalty();
-    const { steps: whole, limit, source, greedy, every, vocabulary } = search();
+    const { steps: whole, limit, greedy, every, vocabulary } = search();
     const told = course(search(), alpha()), stop = told.length, step = Math.min(model.get("step"), stop);
     const steps = whole.slice(0, step), k = model.get("beam_size");
-    reads.textContent = `read as: ${source.join(" ")}`;
     at.lastChild.max = stop;
     drawStep();
     number.textContent = `${step} of ${stop}`;

@@ -1,16 +1,21 @@
 """Beam search, step by step: every candidate it ranked, what became of it, and what finished."""
 
 import matplotlib.pyplot as plt
-import torch
 import traitlets
 from matplotlib.figure import Figure
 from traitlets import TraitError
 
-from s2s_helpers.decoding import Hypothesis, encode_source, greedy_decode, length_penalty_of
+from s2s_helpers.decoding import Hypothesis, greedy_decode, length_penalty_of
 from s2s_helpers.plots import COLOURS, LARGE, MEDIUM, SMALL
-from s2s_helpers.vocabulary import EOS
 from s2s_helpers.widgets.base import Widget, module
-from s2s_helpers.widgets.searching import HIGHEST, every_sentence, stop_of, trace
+from s2s_helpers.widgets.searching import (
+    HIGHEST,
+    as_source,
+    every_sentence,
+    source_ids,
+    stop_of,
+    trace,
+)
 
 WIDEST = 8  # k
 STYLES = {"kept": (COLOURS[0], "-"), "finished": (COLOURS[2], "-"), "pruned": ("0.45", "--")}
@@ -47,11 +52,7 @@ class BeamSearchTree(Widget):
 
     @traitlets.validate("sentence")
     def _check_sentence(self, proposal):
-        if proposal.value is not None:
-            try:
-                encode_source(self.model, 0, proposal.value)
-            except ValueError as error:
-                raise TraitError(str(error)) from None
+        source_ids(self.model, proposal.value)
         return proposal.value
 
     @traitlets.validate("step")
@@ -75,9 +76,8 @@ class BeamSearchTree(Widget):
     @traitlets.observe("sentence", "beam_size")
     def _search(self, change=None):
         old = self.search
-        device = next(self.model.parameters(), torch.zeros(0)).device
-        ids = [EOS] if self.sentence is None else encode_source(self.model, 0, self.sentence)
-        source = torch.tensor([ids], device=device)
+        ids = source_ids(self.model, self.sentence)
+        source = as_source(self.model, ids)
         steps, limit = trace(self.model, source, self.beam_size, self.max_length)
         new = {"steps": steps, "limit": limit, "vocabulary": len(self.model.target_vocabulary)}
         for candidate in (candidate for step in steps for candidate in step):

@@ -76,6 +76,23 @@ function field(model, trait, text, attributes = {}) {
   return [labelled(text, input), draw];
 }
 
+/** A sentence to type, or to choose from the trait `sentences`; `tokens` gives what the model reads.
+ *  Nothing where the trait `sentence` is null. */
+function sentenceBox(model, tokens) {
+  if (model.get("sentence") == null) return [null, () => {}];
+  const [typed, draw] = field(model, "sentence", "sentence");
+  const offered = model.get("sentences");
+  const pick = html("select", { "aria-label": "choose a sentence", onchange: () => {
+    if (pick.value) put(model, { sentence: pick.value });
+    pick.selectedIndex = 0;
+  } }, html("option", { value: "" }, "or choose …"), ...offered.map((text) => html("option", {}, text)));
+  const reads = html("p", { class: "s2s-note" });
+  return [html("div", {}, html("div", { class: "s2s-row" }, typed, offered.length ? pick : null), reads), () => {
+    draw();
+    reads.textContent = `read as: ${tokens().join(" ")}`;
+  }];
+}
+
 /** Set traits and tell the kernel. */
 function put(model, values) {
   for (const [trait, value] of Object.entries(values)) model.set(trait, value);

@@ -3,10 +3,13 @@
 import math
 
 import torch
+from torch import Tensor
+from traitlets import TraitError
 
 from s2s_helpers.decoding import (
     BeamSearch,
     check_source,
+    encode_source,
     evaluation,
     length_penalty_of,
     next_log_probabilities,
@@ -16,6 +19,21 @@ from s2s_helpers.vocabulary import EOS, SOS
 
 HIGHEST = 1.0  # alpha, as in Wu et al. 2016, table 2
 ALL = 1000  # brute force gives up where there are more unfinished sentences of one length
+
+
+def source_ids(model, sentence: str | None) -> list[int]:
+    """The ids of a sentence; EOS alone for None. Raises TraitError for one that cannot be read."""
+    if sentence is None:
+        return [EOS]
+    try:
+        return encode_source(model, 0, sentence)
+    except ValueError as error:
+        raise TraitError(str(error).removeprefix("sentence 0, ")) from None
+
+
+def as_source(model, ids: list[int]) -> Tensor:
+    """The ids as a batch of one, (1, source), where the model is."""
+    return torch.tensor([ids], device=next(model.parameters(), torch.zeros(0)).device)
 
 
 class TracedSearch(BeamSearch):
