@@ -10,6 +10,9 @@ const HOW = {
 const share = (p) => (p >= 0.0095 ? p.toFixed(2) : p === 0 ? "0" : p.toExponential(0));
 const minus = (number) => number.toFixed(2).replace("-", "−");
 
+/** What the words that have no bar hold of q. */
+const tail = (q) => Math.max(0, 1 - q.reduce((a, b) => a + b));
+
 function render({ model, el }) {
   const [sentence, drawSentence] = sentenceBox(model, () => model.get("source"));
   const two = (value) => value.toFixed(2);
@@ -91,8 +94,9 @@ function render({ model, el }) {
       `${word} p ${share(p[k])}${q ? (q[k] ? ` q ${share(q[k])}` : " cut") : ""}`).join(", "));
     const head = (at, text, kind) => svg("text", { x: at, y: 16, class: kind }, text);
     bars.replaceChildren(head(x + LONG + 12, "p", "s2s-p"), q ? head(x + LONG + 12 + NUMBER, "q", "s2s-q") : "",
-      head(x, q ? "blue: p, the model's; orange: q, drawn from" : "p, the model's"), ...drawn,
-      others ? svg("text", { x, y: end + 17 }, `and ${others} other words, together ${share(rest)}`) : "");
+      head(x, q ? "p: the model's; q: what is drawn from" : "p: the model's"), ...drawn,
+      others ? svg("text", { x, y: end + 17 }, `and ${others} other words, together p ${share(rest)}` +
+        (q ? `, q ${share(tail(q))}` : "")) : "");
   }
 
   /** Where the random number fell: q laid end to end from 0 to 1. */
@@ -107,6 +111,9 @@ function render({ model, el }) {
       return svg("g", {}, svg("rect", { x, y: 18, width, height: 24, class: `s2s-part${k === rank ? " s2s-hit" : ""}` }),
         width > 9 * word.length + 6 ? svg("text", { x: x + width / 2, y: 35, "text-anchor": "middle" }, word) : null);
     });
+    if (1 - from > 0.15) {
+      parts.push(svg("text", { x: 10 + (1 + from) / 2 * STRIP, y: 35, "text-anchor": "middle" }, "others"));
+    }
     const x = 10 + number * STRIP;
     strip.setAttribute("aria-label", `q from 0 to 1; the number ${number.toFixed(3)} fell on ${words[Math.min(rank, 10)]}`);
     strip.replaceChildren(svg("rect", { x: 10, y: 18, width: STRIP, height: 24, class: "s2s-part" }), ...parts,

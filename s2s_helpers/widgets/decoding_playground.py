@@ -89,7 +89,8 @@ class DecodingPlayground(Widget):
         touched = {"sentence": ROWS, "beam_size": ("beam",), "seed": DRAWN}.get(name, (name,))
         ids = source_ids(self.model, self.sentence)
         source = as_source(self.model, ids)
-        found = {row: self._hypothesis(row, source) for row in touched}
+        ready = self.model.for_decoding()
+        found = {row: self._hypothesis(ready, row, source) for row in touched}
         with evaluation(self.model, attention=False):
             longest = max(len(hypothesis.ids) for hypothesis in found.values())
             target = source.new_full((len(found), longest + 1), PAD)
@@ -112,13 +113,13 @@ class DecodingPlayground(Widget):
         """What `sample` is given for this row."""
         return {row: getattr(self, row)} if row in DRAWN else {}
 
-    def _hypothesis(self, row: str, source):
+    def _hypothesis(self, model, row: str, source):
         inputs = dict(max_length=self.max_length, attention=False)
         if row == "greedy":
-            return greedy_decode(self.model, source, **inputs)[0]
+            return greedy_decode(model, source, **inputs)[0]
         if row == "beam":
-            return beam_search(self.model, source, beam_size=self.beam_size, **inputs)[0][0]
-        return sample(self.model, source, seed=self.seed, **self.settings(row), **inputs)[0]
+            return beam_search(model, source, beam_size=self.beam_size, **inputs)[0][0]
+        return sample(model, source, seed=self.seed, **self.settings(row), **inputs)[0]
 
     def _row(self, row: str, hypothesis, log_p) -> dict:
         """A row for the browser: its words, and for each the likeliest ones with the model's p and
@@ -133,7 +134,10 @@ class DecodingPlayground(Widget):
             possible = int((p > 0).sum())
             ranks = [*range(min(SHOWN, possible)), *([place] if place >= SHOWN else [])]
             step = {"words": tokens(order[ranks]), "p": p[ranks].tolist(), "rank": place}
-            step |= {"others": possible - len(ranks), "rest": max(0.0, 1 - sum(step["p"]))}
+            step |= {
+                "others": possible - len(ranks),
+                "rest": max(0.0, float(p.sum()) - sum(step["p"])),
+            }
             if q is not None:
                 step |= {"q": q[ranks].tolist(), "kept": int((q > 0).sum()), "luck": luck.random()}
                 step |= {"below": float(q[:place].sum()), "kept_p": float(p[q > 0].sum())}
