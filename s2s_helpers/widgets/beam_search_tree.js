@@ -71,7 +71,7 @@ function render({ model, el }) {
     const path = step == null ? [] : lineage(search().steps, step, rank);
     const lit = new Set(path.map(([s, r]) => key(s, r)));
     for (const part of [nodes, edges]) {
-      for (const [name, element] of part) element.classList.toggle("s2s-lit", lit.has(name));
+      for (const [name, element] of part) element.classList.toggle("s2s-on", lit.has(name));
     }
     detail.textContent = step == null ? "Point at a word of the tree, or go there with Tab and the arrow keys."
       : tell(path);

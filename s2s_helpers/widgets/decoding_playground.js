@@ -57,7 +57,7 @@ function render({ model, el }) {
       const leaves = at ? words.findIndex((word, place) => word !== greedy[place]) : -1;
       if (line.text !== text) {
         line.text = text;
-        line.buttons = words.map((word, place) => html("button", { class: "s2s-word",
+        line.buttons = words.map((word, place) => html("button", { class: "s2s-token",
           onclick: () => put(model, { selected: [at, place] }) }, word));
         arrows(line.buttons, line.buttons.length, false);
         line.words.replaceChildren(...line.buttons);
@@ -80,7 +80,7 @@ function render({ model, el }) {
       `Written: “${row.words[place]}”, the model's number ${rank + 1}.`);
     const drawn = words.map((word, k) => {
       const y = 24 + k * LINE, cut = q && q[k] === 0;
-      return svg("g", { class: `s2s-choice${cut ? " s2s-cut" : ""}${k === chosen ? " s2s-chosen" : ""}` },
+      return svg("g", { class: `s2s-choice${cut ? " s2s-cut" : ""}${k === chosen ? " s2s-taken" : ""}` },
         svg("text", { x: WORD, y: y + 17, "text-anchor": "end" }, `${k === chosen ? "▶ " : ""}${word}`),
         svg("rect", { x, y: y + 3, width: Math.max(to(p[k]), 1), height: q ? 9 : 18, class: "s2s-p" }),
         q && svg("rect", { x, y: y + 13, width: Math.max(to(q[k]), cut ? 0 : 1), height: 9, class: "s2s-q" }),

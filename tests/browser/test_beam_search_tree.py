@@ -70,9 +70,9 @@ def test_it_answers_mouse_and_keys_and_tells_what_python_tells(open_lab):
     node.hover()
     expect(detail).to_contain_text("log p = −0.92 − 0.11 = −1.02, p = 0.36; score")
     expect(detail).to_contain_text("−1.02 / 1.10 = −0.93. ✓ Among the best")
-    expect(toy.locator(".s2s-node.s2s-lit")).to_have_count(2)
+    expect(toy.locator(".s2s-node.s2s-on")).to_have_count(2)
     story.hover()
-    expect(toy.locator(".s2s-lit")).to_have_count(0)
+    expect(toy.locator(".s2s-on")).to_have_count(0)
     # The same with keys: along the tree with the arrows; Enter keeps a word, Escape lets it go.
     toy.locator(".s2s-node[tabindex='0']").focus()
     lab.page.keyboard.press("ArrowDown")
@@ -94,7 +94,7 @@ def test_it_answers_mouse_and_keys_and_tells_what_python_tells(open_lab):
     python = lab.python("print(toy.stop, toy.describe())")
     assert python.startswith("4 k = 2, alpha = 0.00, step 4 of 4: le chat <eos>")
     # A wider beam is a new search; its neighbour does not move.
-    before = real.locator(".s2s-story").inner_text()
+    before = real.locator(".s2s-story").text_content()
     toy.get_by_label("width k").press("ArrowRight")
     expect(toy.locator("tbody")).to_contain_text("■ step 1<eos>")
     assert lab.python("print(toy.beam_size)") == "3"

@@ -24,11 +24,11 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     lab.run_all()
     first, second = (lab.widget("decoding-playground", number) for number in (0, 1))
     rows = [first.locator(".s2s-decoder").nth(number) for number in range(5)]
-    title, chosen = first.locator(".s2s-story"), first.locator(".s2s-word[aria-pressed=true]")
-    neighbour = second.inner_text()
+    title, chosen = first.locator(".s2s-story"), first.locator(".s2s-token[aria-pressed=true]")
+    neighbour = second.text_content()
 
     def words(row):
-        return rows[row].locator(".s2s-word").all_inner_texts()
+        return rows[row].locator(".s2s-token").all_text_contents()
 
     def kernel(code):
         return lab.python(f"print({code})")
@@ -37,13 +37,13 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     for number, name in enumerate(ROWS):
         assert str(words(number)) == kernel(f"first.rows[{number}]['words']"), name
     # Click a word: its distribution, and what top-k leaves of it.
-    rows[3].locator(".s2s-word").nth(1).click()
+    rows[3].locator(".s2s-token").nth(1).click()
     expect(title).to_contain_text("top-k, word 2, after “<sos> ")
     expect(title).to_contain_text("Here 2 of 732 words stay")
     expect(first.locator(".s2s-choice")).to_have_count(10)
     expect(first.locator(".s2s-cut")).to_have_count(8)
     expect(first.locator(".s2s-cut").first).to_contain_text("✕ cut")
-    expect(first.locator(".s2s-chosen")).to_have_count(1)
+    expect(first.locator(".s2s-taken")).to_have_count(1)
     expect(first).to_contain_text("and 722 other words, together p 0.")
     expect(first).to_contain_text(f"fell on “{words(3)[1]}”")
     # The same with keys.
@@ -52,18 +52,18 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     expect(title).to_contain_text("top-k, word 3")
     assert kernel("first.selected") == "[3, 2]"
     # Greedy draws nothing.
-    rows[0].locator(".s2s-word").first.click()
+    rows[0].locator(".s2s-token").first.click()
     expect(title).to_contain_text("greedy, word 1")
     expect(title).to_contain_text("the model's number 1.")
     expect(first.locator(".s2s-luck")).to_be_hidden()
     # Top-k of 1 is greedy. A new sample has a new seed.
     first.get_by_label("temperature: T").press("Home")
     first.get_by_label("top-k: k").press("Home")
-    expect(rows[3].locator(".s2s-word")).to_have_text(words(0))
+    expect(rows[3].locator(".s2s-token")).to_have_text(words(0))
     before = words(4)
     first.get_by_role("button", name="new sample").click()
     expect(first).to_contain_text("seed 1")
-    expect(rows[4].locator(".s2s-word").first).not_to_have_text(before[0])
+    expect(rows[4].locator(".s2s-token").first).not_to_have_text(before[0])
     assert kernel("first.seed, first.top_k, first.temperature") == "1 1 0.05"
     # Where a row leaves greedy's way, it says so.
     expect(rows[4].locator(".s2s-leaves")).to_have_count(1)
@@ -72,7 +72,7 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     lab.python("first.selected = [4, 0]; first.top_p = 0.5")
     expect(title).to_contain_text("top-p, word 1")
     expect(first.get_by_label("top-p: p")).to_have_value("0.5")
-    assert second.inner_text() == neighbour
+    assert second.text_content() == neighbour
     # Sentences of one's own.
     field = first.get_by_label("sentence", exact=True)
     field.fill("the <img src=x onerror=alert(1)> cat")
@@ -95,7 +95,7 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     texts = "el => el.querySelectorAll('.s2s-words')[%d].textContent"
     times = {
         "click": lab.milliseconds(
-            "el => el.querySelectorAll('.s2s-word')[5].click()",
+            "el => el.querySelectorAll('.s2s-token')[5].click()",
             "el => el.querySelector('.s2s-story').textContent",
             first,
         ),
