@@ -63,16 +63,15 @@ function render({ model, el }) {
     scroll, detail, table);
 
   let nodes = new Map(), edges = new Map(); // by "step,rank"
-  let seen; // the step that was drawn last
+  let columns = [], lit = [], drawn, seen; // drawn: the search in the tree; seen: its steps that show
   const key = (step, rank) => `${step},${rank}`;
 
   /** Light up a candidate's way from the start, and tell about it. */
   function light(step, rank) {
     const path = step == null ? [] : lineage(search().steps, step, rank);
-    const lit = new Set(path.map(([s, r]) => key(s, r)));
-    for (const part of [nodes, edges]) {
-      for (const [name, element] of part) element.classList.toggle("s2s-on", lit.has(name));
-    }
+    for (const element of lit) element.classList.remove("s2s-on");
+    lit = path.flatMap(([s, r]) => [nodes, edges].map((part) => part.get(key(s, r))));
+    for (const element of lit) element.classList.add("s2s-on");
     detail.textContent = step == null ? "Point at a word of the tree, or go there with Tab and the arrow keys."
       : tell(path);
   }
@@ -98,34 +97,29 @@ function render({ model, el }) {
     else light();
   };
 
-  function drawTree(steps, winner) {
-    const rows = Math.max(1, ...search().steps.map((candidates) => candidates.length));
-    const greedy = search().greedy.words, before = document.activeElement?.dataset?.place;
-    const width = LEFT + Math.max(steps.length, 1) * COLUMN, height = TOP + rows * ROW;
-    tree.setAttribute("width", width);
-    tree.setAttribute("height", height);
-    tree.style.maxWidth = "none";
+  /** All steps of a search, a group each; `reveal` shows the first ones. */
+  function drawTree() {
+    const { steps } = search(), greedy = search().greedy.words;
     nodes = new Map();
     edges = new Map();
-    const drawn = [svg("text", { x: 2, y: TOP + 24 }, "<sos>")];
+    lit = [];
     let trail = 0; // greedy's place in the step before
-    steps.forEach((candidates, step) => {
+    columns = steps.map((candidates, step) => {
       const x = LEFT + step * COLUMN + 14;
-      drawn.push(svg("text", { x: x + WIDE / 2, y: 14, "text-anchor": "middle", class: "s2s-head" }, `step ${step + 1}`));
+      const head = svg("text", { x: x + WIDE / 2, y: 14, "text-anchor": "middle", class: "s2s-head" }, `step ${step + 1}`);
       const ours = candidates.findIndex((c) => c.parent === trail && c.word === greedy[step]);
       trail = trail < 0 || ours < 0 ? -1 : ours;
-      candidates.forEach(({ parent, word, log_p, fate }, rank) => {
+      const parts = candidates.map(({ parent, word, log_p, fate }, rank) => {
         const y = TOP + rank * ROW, from = TOP + parent * ROW + 19, start = step ? x - COLUMN + WIDE : LEFT - 6;
-        edges.set(key(step, rank), svg("path", { class: `s2s-edge s2s-${fate}`,
-          d: `M${start},${from}C${start + 12},${from} ${x - 12},${y + 19} ${x},${y + 19}` }));
-        const mark = winner === key(step, rank) ? "★" : MARKS[fate];
+        const edge = svg("path", { class: `s2s-edge s2s-${fate}`,
+          d: `M${start},${from}C${start + 12},${from} ${x - 12},${y + 19} ${x},${y + 19}` });
         const name = `${wordsOf(steps, step, rank).join(" ")}: log p ${minus(log_p)}, ${fate}`;
         const node = svg("g", { class: `s2s-node s2s-${fate}`, role: "button", tabindex: -1, "aria-label": name,
           "data-place": key(step, rank), transform: `translate(${x} ${y})` },
           svg("rect", { width: WIDE, height: HIGH, rx: 5 }),
           svg("text", { x: WIDE / 2, y: 16, "text-anchor": "middle" }, word.length > 10 ? `${word.slice(0, 9)}…` : word),
           svg("text", { x: WIDE / 2, y: 32, "text-anchor": "middle", class: "s2s-small" }, minus(log_p)),
-          svg("text", { x: WIDE - 5, y: 32, "text-anchor": "end" }, mark),
+          svg("text", { x: WIDE - 5, y: 32, "text-anchor": "end", class: "s2s-mark" }, MARKS[fate]),
           rank === trail ? svg("text", { x: 6, y: 32, class: "s2s-greedy" }, "g") : null);
         const select = () => put(model, { selected: [step + 1, rank + 1] });
         node.addEventListener("pointerenter", () => light(step, rank));
@@ -136,20 +130,35 @@ function render({ model, el }) {
         node.addEventListener("keydown", (event) => {
           const child = steps[step + 1]?.findIndex((c) => c.parent === rank);
           const goal = { ArrowUp: [step, rank - 1], ArrowDown: [step, rank + 1], ArrowLeft: [step - 1, parent],
-            ArrowRight: [step + 1, child], Home: [0, 0], End: [steps.length - 1, 0] }[event.key];
+            ArrowRight: [step + 1, child], Home: [0, 0], End: [shown() - 1, 0] }[event.key];
           if (event.key === "Enter" || event.key === " ") select();
           else if (event.key === "Escape") put(model, { selected: [] });
           else if (!goal) return;
           event.preventDefault();
-          if (goal) nodes.get(key(...goal))?.focus();
+          if (goal && goal[0] < shown()) nodes.get(key(...goal))?.focus();
         });
         nodes.set(key(step, rank), node);
+        edges.set(key(step, rank), edge);
+        return [edge, node];
       });
+      return svg("g", {}, head, ...parts.map(([edge]) => edge), ...parts.map(([, node]) => node));
     });
-    tree.replaceChildren(...drawn, ...edges.values(), ...nodes.values());
-    const first = nodes.get("0,0");
-    if (first) rove(first);
-    if (before && nodes.get(before) && el.contains(document.activeElement)) nodes.get(before).focus();
+    tree.replaceChildren(svg("text", { x: 2, y: TOP + 24 }, "<sos>"), ...columns);
+    tree.setAttribute("height", TOP + Math.max(1, ...steps.map((candidates) => candidates.length)) * ROW);
+    tree.style.maxWidth = "none";
+    rove(nodes.get("0,0"));
+  }
+
+  /** Show the first steps, with a star at the best finished hypothesis. */
+  function reveal(step, winner) {
+    if (drawn !== search()) drawTree();
+    drawn = search();
+    columns.forEach((column, at) => { column.style.display = at < step ? "" : "none"; });
+    tree.setAttribute("width", LEFT + Math.max(step, 1) * COLUMN);
+    for (const mark of tree.querySelectorAll(".s2s-finished .s2s-mark")) mark.textContent = MARKS.finished;
+    if (winner) nodes.get(key(...winner)).querySelector(".s2s-mark").textContent = "★";
+    if (step !== seen) scroll.scrollLeft = scroll.scrollWidth;
+    seen = step;
   }
 
   const rove = (node) => nodes.forEach((other) => other.setAttribute("tabindex", other === node ? 0 : -1));
@@ -206,16 +215,13 @@ function render({ model, el }) {
             : `Best finished score ${minus(now.top)}; an unfinished one can reach at most log p / lp(${limit}) = ` +
               `${minus(now.live)} / ${penalty(limit, alpha()).toFixed(2)} = ${minus(now.reach)}` +
               (step === stop ? ": nothing can overtake, the search stops." : ", so the search goes on."));
-    const winner = rows.length ? key(rows[0].place[0] - 1, rows[0].place[1] - 1) : "";
-    drawTree(steps, winner);
+    reveal(step, rows[0]?.name.startsWith("■") && rows[0].place.map((place) => place - 1));
     drawTable(rows.slice(0, 8), references);
     if (!every) {
       const power = Math.round(limit * Math.log10(vocabulary));
       table.append(html("p", { class: "s2s-note" }, `No brute force here: ${vocabulary} words in up to ${limit} places ` +
         `make about 10^${power} sentences.`));
     }
-    if (step !== seen) scroll.scrollLeft = scroll.scrollWidth;
-    seen = step;
     settled();
   });
 }

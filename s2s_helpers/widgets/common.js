@@ -114,13 +114,16 @@ function drawOn(model, traits, draw) {
   return () => { for (const event of events) model.off(event, later); };
 }
 
-/** The frame of a widget: class, name for screen readers, and a line for what went wrong. Keys are
- *  the widget's: JupyterLab would take the arrows of a slider for its own cells. */
+/** The frame of a widget: class, name for screen readers, and a line for what went wrong. The keys that
+ *  move its controls are its own: JupyterLab would take the arrows of a slider for its cells. */
 function frame(model, el, name, ...children) {
   const alert = html("p", { class: "s2s-message", role: "alert" });
   const root = html("section", { class: `s2s-widget s2s-${name.toLowerCase().replaceAll(" ", "-")}`,
     "aria-label": name,
-    onkeydown: (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); },
+    onkeydown: (event) => {
+      const ours = event.key === " " || /^(Arrow|Page|Home|End|Enter)/.test(event.key);
+      if (ours && !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey) event.stopPropagation();
+    },
   }, ...children, alert);
   el.append(root);
   const tell = () => { alert.textContent = model.get("message"); };

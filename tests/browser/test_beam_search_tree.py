@@ -55,10 +55,10 @@ def test_it_answers_mouse_and_keys_and_tells_what_python_tells(open_lab):
     assert toy.locator("img").count() == 0
     # Step by step, with the mouse and with keys.
     toy.get_by_role("button", name="to the start").click()
-    expect(toy.locator(".s2s-node")).to_have_count(0)
+    expect(toy.locator(".s2s-node:visible")).to_have_count(0)
     expect(story).to_contain_text("Nothing is written yet")
     toy.get_by_role("button", name="one step on").click()
-    expect(toy.locator(".s2s-node")).to_have_count(3)
+    expect(toy.locator(".s2s-node:visible")).to_have_count(3)
     expect(story).to_contain_text("Step 1, the best 3 candidates: 2 kept, 1 pruned.")
     expect(story).to_contain_text("Nothing has finished yet")
     toy.get_by_role("button", name="one step on").press("Enter")
