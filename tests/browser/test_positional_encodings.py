@@ -40,7 +40,7 @@ def test_it_answers_mouse_and_keys(open_lab):
     expect(second.locator(".s2s-sum")).to_contain_text("Positions 10 and 0, 10 apart")
     expect(first.locator(".s2s-sum")).to_have_text(before)
     # The mouse over the table chooses a row and a column, and Python knows when it has left.
-    first.scroll_into_view_if_needed()
+    first.locator("canvas").scroll_into_view_if_needed()
     table = first.locator("canvas").bounding_box()
     lab.page.mouse.move(table["x"] + table["width"] * 0.5 + 1, table["y"] + table["height"] / 2 + 1)
     expect(first.locator(".s2s-sum")).to_contain_text("PE(30, 64)")
