@@ -58,3 +58,45 @@ def test_07_three_kinds_of_attention(open_lab):
     expect(explorer.locator(".s2s-text")).to_have_text(before)
     assert lab.python("print(explorer.kind, explorer.layer, explorer.head)") == "cross 2 2"
     assert lab.errors == []
+
+
+def test_06_a_beam_step_by_step_and_samples_side_by_side(open_lab):
+    lab = open_lab("06_decoding.ipynb")
+    lab.run_all(500)
+    toy, real = (lab.widget("beam-search-tree", number) for number in (0, 1))
+    # Step through the table's search; at step 2 "le chat" has overtaken "un chat".
+    toy.get_by_role("button", name="to the start").click()
+    for step in (1, 2):
+        toy.get_by_role("button", name="one step on").click()
+        expect(toy.locator(".s2s-story")).to_contain_text(f"Step {step}, the best")
+    first = toy.locator(".s2s-node").nth(3)
+    first.hover()
+    expect(toy.locator(".s2s-detail")).to_contain_text("“le chat”: log p = −0.92 − 0.11 = −1.02")
+    # The length penalty moves the star from the short sentence to the long one.
+    toy.get_by_label("step", exact=True).press("End")
+    best = toy.locator("tbody tr").first
+    expect(best).to_contain_text("le chat <eos>")
+    toy.get_by_label("length penalty α").press("End")
+    toy.get_by_label("step", exact=True).press("End")
+    expect(best).to_contain_text("le chat dort bien <eos>")
+    # A beam of 1 is greedy, on the half-trained model too.
+    real.scroll_into_view_if_needed()
+    greedy = real.locator("tbody tr", has_text="greedy").locator("td").nth(1)
+    expect(real.locator("tbody tr").first.locator("td").nth(1)).not_to_have_text(
+        greedy.text_content()
+    )
+    real.get_by_label("width k").press("Home")
+    expect(real.locator("tbody tr").first.locator("td").nth(1)).to_have_text(greedy.text_content())
+    # Samples: a word of the hot row, and what top-k leaves.
+    play = lab.widget("decoding-playground")
+    rows = play.locator(".s2s-decoder")
+    rows.nth(2).locator(".s2s-token").nth(1).click()
+    expect(play.locator(".s2s-story")).to_contain_text("temperature, word 2")
+    rows.nth(3).locator(".s2s-token").nth(1).click()
+    expect(play.locator(".s2s-story")).to_contain_text("Here 3 of 732 words stay")
+    expect(play.locator(".s2s-cut")).to_have_count(7)
+    assert lab.python("print(play.selected)") == "[3, 1]"
+    before = rows.nth(2).text_content()
+    play.get_by_role("button", name="new sample").click()
+    expect(rows.nth(2)).not_to_have_text(before)
+    assert lab.errors == []
