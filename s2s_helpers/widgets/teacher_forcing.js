@@ -51,7 +51,8 @@ function render({ model, el }) {
     drawModel();
     drawPair();
     const columns = get("columns"), own = get("own"), at = get("at"), known = reached();
-    if (shown !== (shown = at)) looked = null;
+    const moved = shown !== (shown = at);
+    if (moved) looked = null;
     const focus = el.contains(document.activeElement) ? document.activeElement.dataset.place : undefined;
     const cell = (k, attributes, ...children) => html("td", { ...attributes, onpointermove: () => k < reached() && look(k) }, ...children);
     const toggles = columns.slice(1, at).map((column, k) => html("button", { "data-place": k,
@@ -66,6 +67,8 @@ function render({ model, el }) {
       row("said", columns.map(({ said, right, p }, k) => cell(k, { class: k >= known ? "" : right ? "s2s-right" : "s2s-wrong" },
         ...(k >= at ? [""] : k >= known ? ["…"] : [`${right ? "✓" : "✗"} ${said}`, html("small", {}, p.toFixed(2))])))),
       row("p(gold)", columns.map(({ p_gold }, k) => cell(k, {}, k < known ? p_gold.toFixed(2) : ""))));
+    const now = table.rows[0].cells[at], scroller = table.parentElement;
+    if (moved) scroller.scrollLeft = now.offsetLeft + now.offsetWidth - scroller.clientWidth;
     if (focus !== undefined) toggles[focus]?.focus();
     const end = at >= size(), last = columns[at - 1];
     back.disabled = at <= 1;

@@ -34,9 +34,68 @@ def test_03_two_attentions_on_a_sentence(open_lab):
     assert lab.errors == []
 
 
+def test_04_smoothing_and_padding(open_lab):
+    lab = open_lab("04_loss.ipynb")
+    lab.run_all()
+    widget = lab.widget("label-smoothing")
+    total = widget.locator(".s2s-sum")
+
+    def mean():
+        return float(re.search(r"= ([\d.]+) nats", total.text_content())[1])
+
+    # Counting padding, which is easy, flatters the model.
+    right = mean()
+    widget.get_by_label("count padding").check()
+    expect(total).to_contain_text("/ 6 =")
+    assert mean() < right - 0.1
+    # Without smoothing the least loss is at certainty, with it before.
+    least = widget.locator("text", has_text="least at p")
+    expect(least).to_have_text("least at p = 0.92")
+    widget.get_by_label("smoothing ε").press("Home")
+    expect(least).to_have_text("least at p = 0.99")
+    widget.get_by_role("button", name="chat").click()
+    expect(total).to_contain_text("Loss of “chat”: 0.799")
+    assert lab.errors == []
+
+
+def test_05_a_training_and_what_the_decoder_reads(open_lab):
+    lab = open_lab("05_training.ipynb")
+    lab.run_all(500)
+    live = lab.widget("live-training")
+    expect(live).to_contain_text(
+        "finished in epoch 3, after 375 steps; the model has the best weights"
+    )
+    expect(live.get_by_role("button", name="Stop training")).to_be_disabled()
+    expect(live.locator("rect title")).not_to_have_count(0)
+    schedules = lab.widget("forcing-schedules")
+    expect(schedules.locator(".s2s-sum")).to_contain_text("step 250: Linear 0.25")
+    schedules.get_by_label("step i").press("Home")
+    expect(schedules.locator(".s2s-sum")).to_contain_text("step 0: Linear 1.00")
+    # The sentence goes wrong where the model reads its own words, and comes back with gold ones.
+    forcing = lab.widget("teacher-forcing")
+    wrong, right = forcing.locator(".s2s-wrong"), forcing.locator(".s2s-right")
+    forcing.get_by_role("button", name="All gold").click()
+    expect(forcing.locator(".s2s-forcing")).not_to_contain_text("…")
+    with_gold = right.count()
+    forcing.get_by_role("button", name="All own").click()
+    expect(forcing.locator(".s2s-fed-gold")).to_have_count(0)
+    expect(forcing.locator(".s2s-forcing")).not_to_contain_text("…")
+    assert right.count() <= with_gold - 3 and wrong.count() > 3
+    told = forcing.locator(".s2s-sum").text_content()
+    forcing.get_by_label("model", exact=True).select_option("scheduled sampling")
+    expect(forcing.locator(".s2s-sum")).not_to_have_text(told)
+    assert lab.python("print(forcing.model, all(forcing.own))") == "scheduled sampling True"
+    assert lab.errors == []
+
+
 def test_07_three_kinds_of_attention(open_lab):
     lab = open_lab("07_transformer.ipynb")
     lab.run_all(500)
+    positions = lab.widget("positional-encodings")
+    positions.get_by_label("compared with position").press("Home")
+    expect(positions.locator(".s2s-sum")).to_contain_text("Positions 10 and 0, 10 apart")
+    positions.get_by_role("slider", name="dimension").press("End")
+    expect(positions).to_contain_text("Dimension 127: a cosine, 54,410 positions long")
     explorer = lab.widget("attention-explorer")
     words, said = explorer.locator("[data-side=target]"), explorer.locator(".s2s-said")
     # The decoder's first word has only <sos> to look at; the encoder's reads all the source.
