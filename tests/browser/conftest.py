@@ -188,7 +188,7 @@ class Lab:
 
 
 @pytest.fixture
-def open_lab(lab, browser):
+def open_lab(browser, lab):  # in this order: no server where there is no browser
     """open_lab(name) opens a notebook of the course; open_lab(name, cells) one of these cells."""
     folder, address, token = lab
     pages = []
