@@ -1,4 +1,4 @@
-const COLUMN = 122, ROW = 46, WIDE = 92, HIGH = 38, TOP = 24, LEFT = 52;
+const COLUMN = 122, ROW = 46, WIDE = 92, HIGH = 38, TOP = 24, LEFT = 60;
 const MARKS = { kept: "✓", finished: "■", pruned: "✕" };
 
 /** lp(Y) of Wu et al. 2016, equation 14. */
@@ -103,17 +103,19 @@ function render({ model, el }) {
     nodes = new Map();
     edges = new Map();
     lit = [];
-    let trail = 0; // greedy's place in the step before
+    let trail = 0, names = [""]; // greedy's place in the step before, and what its candidates wrote
     columns = steps.map((candidates, step) => {
       const x = LEFT + step * COLUMN + 14;
       const head = svg("text", { x: x + WIDE / 2, y: 14, "text-anchor": "middle", class: "s2s-head" }, `step ${step + 1}`);
       const ours = candidates.findIndex((c) => c.parent === trail && c.word === greedy[step]);
       trail = trail < 0 || ours < 0 ? -1 : ours;
+      const written = candidates.map(({ parent, word }) => `${names[parent]} ${word}`.trim());
+      names = written;
       const parts = candidates.map(({ parent, word, log_p, fate }, rank) => {
         const y = TOP + rank * ROW, from = TOP + parent * ROW + 19, start = step ? x - COLUMN + WIDE : LEFT - 6;
         const edge = svg("path", { class: `s2s-edge s2s-${fate}`,
           d: `M${start},${from}C${start + 12},${from} ${x - 12},${y + 19} ${x},${y + 19}` });
-        const name = `${wordsOf(steps, step, rank).join(" ")}: log p ${minus(log_p)}, ${fate}`;
+        const name = `${written[rank]}: log p ${minus(log_p)}, ${fate}`;
         const node = svg("g", { class: `s2s-node s2s-${fate}`, role: "button", tabindex: -1, "aria-label": name,
           "data-place": key(step, rank), transform: `translate(${x} ${y})` },
           svg("rect", { width: WIDE, height: HIGH, rx: 5 }),
@@ -121,22 +123,6 @@ function render({ model, el }) {
           svg("text", { x: WIDE / 2, y: 32, "text-anchor": "middle", class: "s2s-small" }, minus(log_p)),
           svg("text", { x: WIDE - 5, y: 32, "text-anchor": "end", class: "s2s-mark" }, MARKS[fate]),
           rank === trail ? svg("text", { x: 6, y: 32, class: "s2s-greedy" }, "g") : null);
-        const select = () => put(model, { selected: [step + 1, rank + 1] });
-        node.addEventListener("pointerenter", () => light(step, rank));
-        node.addEventListener("pointerleave", settled);
-        node.addEventListener("focus", () => { rove(node); light(step, rank); });
-        node.addEventListener("blur", settled);
-        node.addEventListener("click", select);
-        node.addEventListener("keydown", (event) => {
-          const child = steps[step + 1]?.findIndex((c) => c.parent === rank);
-          const goal = { ArrowUp: [step, rank - 1], ArrowDown: [step, rank + 1], ArrowLeft: [step - 1, parent],
-            ArrowRight: [step + 1, child], Home: [0, 0], End: [shown() - 1, 0] }[event.key];
-          if (event.key === "Enter" || event.key === " ") select();
-          else if (event.key === "Escape") put(model, { selected: [] });
-          else if (!goal) return;
-          event.preventDefault();
-          if (goal && goal[0] < shown()) nodes.get(key(...goal))?.focus();
-        });
         nodes.set(key(step, rank), node);
         edges.set(key(step, rank), edge);
         return [edge, node];
@@ -160,6 +146,28 @@ function render({ model, el }) {
     if (step !== seen) scroll.scrollLeft = scroll.scrollWidth;
     seen = step;
   }
+
+  // One listener for all words; whose event it is stands in the word's data-place.
+  const listen = (type, act) => tree.addEventListener(type, (event) => {
+    const node = event.target.closest("[data-place]");
+    if (node) act(...node.dataset.place.split(",").map(Number), event, node);
+  });
+  listen("pointerover", (step, rank) => light(step, rank));
+  listen("pointerout", () => settled());
+  listen("focusin", (step, rank, event, node) => { rove(node); light(step, rank); });
+  listen("focusout", () => settled());
+  const select = (step, rank) => put(model, { selected: [step + 1, rank + 1] });
+  listen("click", select);
+  listen("keydown", (step, rank, event) => {
+    const { steps } = search(), child = steps[step + 1]?.findIndex((c) => c.parent === rank);
+    const goal = { ArrowUp: [step, rank - 1], ArrowDown: [step, rank + 1], ArrowLeft: [step - 1, steps[step][rank].parent],
+      ArrowRight: [step + 1, child], Home: [0, 0], End: [shown() - 1, 0] }[event.key];
+    if (event.key === "Enter" || event.key === " ") select(step, rank);
+    else if (event.key === "Escape") put(model, { selected: [] });
+    else if (!goal) return;
+    event.preventDefault();
+    if (goal && goal[0] < shown()) nodes.get(key(...goal))?.focus();
+  });
 
   const rove = (node) => nodes.forEach((other) => other.setAttribute("tabindex", other === node ? 0 : -1));
 

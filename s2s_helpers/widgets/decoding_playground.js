@@ -4,10 +4,10 @@ const HOW = {
   greedy: "Greedy takes the likeliest word.",
   beam: "Beam search takes the sentence with the best score; a word of it need not be the likeliest one.",
   temperature: "Temperature: q is p to the power 1/T, made to sum to 1.",
-  top_k: "Top-k: only the k likeliest words stay, and q is their p made to sum to 1.",
-  top_p: "Top-p: only the fewest words whose p sums to the share stay, and q is their p made to sum to 1.",
+  top_k: "Top-k: only the k likeliest words stay; q is their p, made to sum to 1.",
+  top_p: "Top-p: the fewest words that hold this share of p stay; q is their p, made to sum to 1.",
 };
-const share = (p) => (p >= 0.0095 ? p.toFixed(2) : p === 0 ? "0" : p.toExponential(0));
+const share = (p) => (p >= 0.0095 ? p.toFixed(2) : p < 1e-6 ? "0" : p.toExponential(0));
 const minus = (number) => number.toFixed(2).replace("-", "−");
 
 /** What the words that have no bar hold of q. */
@@ -76,8 +76,8 @@ function render({ model, el }) {
     const to = (value) => (value / wide) * LONG;
     title.replaceChildren(html("b", {}, `${TITLES[name]}, word ${place + 1}`),
       `, after “${["<sos>", ...row.words.slice(0, place)].join(" ")}”. ${HOW[name]} ` +
-      (q ? `Here ${kept} of ${others + words.length} words stay; to the model they hold ${share(kept_p)}. ` : "") +
-      `Written: “${row.words[place]}”, the model's number ${rank + 1}.`);
+      (q ? `Here ${kept} of ${others + words.length} words stay, ${share(kept_p)} of p. ` : "") +
+      `Written: “${row.words[place]}”, rank ${rank + 1}.`);
     const drawn = words.map((word, k) => {
       const y = 24 + k * LINE, cut = q && q[k] === 0;
       return svg("g", { class: `s2s-choice${cut ? " s2s-cut" : ""}${k === chosen ? " s2s-taken" : ""}` },

@@ -29,13 +29,13 @@ SHOWN = 10  # words of a distribution that get a bar of their own
 
 
 def filtered(log_p, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None):
-    """What `sample` draws from, (words,), of the model's log p (words,), likeliest first."""
+    """What `sample` draws from, (…, words), of the model's log p (…, words), likeliest first."""
     p = (log_p / temperature).softmax(dim=-1)
     if top_k is not None:
-        p[top_k:] = 0
+        p[..., top_k:] = 0
     if top_p is not None:
-        p[p.cumsum(dim=-1) - p >= top_p * p.sum()] = 0
-    return p / p.sum()
+        p[p.cumsum(dim=-1) - p >= top_p] = 0
+    return p / p.sum(dim=-1, keepdim=True)
 
 
 class DecodingPlayground(Widget):
@@ -125,22 +125,22 @@ class DecodingPlayground(Widget):
         """A row for the browser: its words, and for each the likeliest ones with the model's p and
         the q it was drawn from (None where nothing is drawn), the rest in one sum."""
         tokens, luck = self.model.target_vocabulary.tokens, random.Random(self.seed)
+        values, order = log_p.sort(descending=True)  # (steps, words)
+        ids = torch.tensor(hypothesis.ids)[:, None]
+        ranks, p = (order == ids).int().argmax(dim=1).tolist(), values.exp()
+        sums, possible = p.sum(dim=1).tolist(), (p > 0).sum(dim=1).tolist()
+        drawn = row in DRAWN
+        q = filtered(values, **self.settings(row)) if drawn else p
+        kept, kept_p = (q > 0).sum(dim=1).tolist(), p.where(q > 0, 0.0).sum(dim=1).tolist()
         steps = []
-        for chosen, values in zip(hypothesis.ids, log_p, strict=True):
-            values, order = values.sort(descending=True)
-            p = values.exp()
-            q = filtered(values, **self.settings(row)) if row in DRAWN else None
-            place = int((order == chosen).nonzero()[0, 0])
-            possible = int((p > 0).sum())
-            ranks = [*range(min(SHOWN, possible)), *([place] if place >= SHOWN else [])]
-            step = {"words": tokens(order[ranks]), "p": p[ranks].tolist(), "rank": place}
-            step |= {
-                "others": possible - len(ranks),
-                "rest": max(0.0, float(p.sum()) - sum(step["p"])),
-            }
-            if q is not None:
-                step |= {"q": q[ranks].tolist(), "kept": int((q > 0).sum()), "luck": luck.random()}
-                step |= {"below": float(q[:place].sum()), "kept_p": float(p[q > 0].sum())}
+        for at, rank in enumerate(ranks):
+            shown = [*range(min(SHOWN, possible[at])), *([rank] if rank >= SHOWN else [])]
+            step = {"words": tokens(order[at, shown]), "p": p[at, shown].tolist(), "rank": rank}
+            step |= {"others": possible[at] - len(shown)}
+            step |= {"rest": max(0.0, sums[at] - sum(step["p"]))}
+            if drawn:
+                step |= {"q": q[at, shown].tolist(), "luck": luck.random()}
+                step |= {"kept": kept[at], "kept_p": kept_p[at]}
             steps.append(step)
         found = {"words": tokens(hypothesis.ids), "log_p": hypothesis.log_probability}
         return {"name": row, **found, "steps": steps}

@@ -132,7 +132,10 @@ def test_it_answers_mouse_and_keys_and_tells_what_python_tells(open_lab):
     text = (
         "el => el.querySelector('.s2s-story').textContent + el.querySelector('table').textContent"
     )
-    hover = "el => el.querySelectorAll('.s2s-node')[200].dispatchEvent(new Event('pointerenter'))"
+    hover = (
+        "el => el.querySelectorAll('.s2s-node')[200]"
+        ".dispatchEvent(new Event('pointerover', {bubbles: true}))"
+    )
     told = "el => el.querySelector('.s2s-detail').textContent"
     kernel = "el => el.querySelectorAll('.s2s-node').length"
     times = {

@@ -54,7 +54,7 @@ def test_it_answers_mouse_and_keys_and_the_kernel(open_lab):
     # Greedy draws nothing.
     rows[0].locator(".s2s-token").first.click()
     expect(title).to_contain_text("greedy, word 1")
-    expect(title).to_contain_text("the model's number 1.")
+    expect(title).to_contain_text(", rank 1.")
     expect(first.locator(".s2s-luck")).to_be_hidden()
     # Top-k of 1 is greedy. A new sample has a new seed.
     first.get_by_label("temperature: T").press("Home")
