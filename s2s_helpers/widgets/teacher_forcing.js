@@ -3,7 +3,9 @@ function render({ model, el }) {
   const feed = (place, own) => get("own").map((was, k) => (k === place ? own : was));
   const all = (own) => put(model, { own: get("own").map(() => own), at: size() });
   const button = (text, onclick) => html("button", { onclick }, text);
-  const step = (own) => () => put(model, { own: feed(get("at") - 1, own), at: get("at") + 1 });
+  const step = (own) => () => {
+    if (reached() === get("at")) put(model, { own: feed(get("at") - 1, own), at: get("at") + 1 });
+  };
   const back = button("◀ Back", () => put(model, { at: get("at") - 1 }));
   const gold = button("", step(false)), self = button("", step(true));
   const reset = button("Reset", () => put(model, { own: get("own").map(() => false), at: 1 }));
@@ -72,7 +74,9 @@ function render({ model, el }) {
     if (focus !== undefined) toggles[focus]?.focus();
     const end = at >= size(), last = columns[at - 1];
     back.disabled = at <= 1;
-    gold.disabled = self.disabled = end || known < at;
+    gold.disabled = self.disabled = end;
+    // Not disabled while the kernel steps: the focus would be lost.
+    for (const one of [gold, self]) one.setAttribute("aria-disabled", known < at);
     gold.textContent = end ? "Feed gold ▶" : `Feed gold “${last.gold}” ▶`;
     self.textContent = end ? "Feed own ▶" : `Feed own “${known < at ? "…" : last.said}” ▶`;
     curve.span([1, Math.max(size(), 2)], [0, 1]);

@@ -53,7 +53,10 @@ def test_words_are_fed_by_mouse_and_keys(open_lab):
     expect(own).to_contain_text("“")
     said = own.text_content().split("“")[1].split("”")[0]
     own.click()
-    first.get_by_role("button", name="Feed gold").press("Enter")
+    expect(own).not_to_contain_text("…")
+    gold = first.get_by_role("button", name="Feed gold")
+    gold.press("Enter")
+    expect(gold).to_be_focused()
     fed = first.locator("[data-place]")
     expect(fed).to_have_count(2)
     expect(fed.first).to_have_text(f"{said}own")
