@@ -78,15 +78,16 @@ class BeamSearchTree(Widget):
         old = self.search
         ids = source_ids(self.model, self.sentence)
         source = as_source(self.model, ids)
-        steps, limit = trace(self.model, source, self.beam_size, self.max_length)
+        ready = self.model.for_decoding(self.beam_size)
+        steps, limit = trace(ready, source, self.beam_size, self.max_length)
         new = {"steps": steps, "limit": limit, "vocabulary": len(self.model.target_vocabulary)}
         for candidate in (candidate for step in steps for candidate in step):
             candidate["word"] = self._words([candidate["token"]])[0]
         if old and change and change["name"] == "beam_size":  # these are of the sentence alone
             new |= {name: old[name] for name in ("source", "greedy", "every")}
         else:
-            (greedy,) = greedy_decode(self.model, source, max_length=limit, attention=False)
-            every = every_sentence(self.model, source, limit)
+            (greedy,) = greedy_decode(ready, source, max_length=limit, attention=False)
+            every = every_sentence(ready, source, limit)
             new["source"] = self.model.source_vocabulary.tokens(ids)
             new["greedy"] = self._sentence(greedy.ids, greedy.log_probability)
             new["every"] = every and [self._sentence(*sentence) for sentence in every]
