@@ -128,6 +128,9 @@ def code_problems(code: list) -> list[str]:
     found = []
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
         found.append("not executed in order from 1")
+    text = "\n".join(cell.source for cell in code)
+    if re.search(r"^(import|from) torch\b", text.partition("s2s_helpers")[0], re.MULTILINE):
+        found.append("torch is imported before s2s_helpers, which keeps its first import quiet")
     for number, cell in enumerate(code, 1):
         where = f"code cell {number}"
         if len(cell.source.splitlines()) > MOST_LINES:
@@ -271,6 +274,7 @@ FAULTS = {
     "code cell 3: path of": output("display_data", data={"text/html": "<b>/Users/ada</b>"}),
     "code cell 3: view": output("display_data", data={WIDGET: {"model_id": "1"}}),
     "code cell 3: unfinished": output(text=" 10%\r 20%\r"),
+    "torch is imported before": source(2, "import torch\n\nassert s2s_helpers"),
     "no title": source(0, "20 minutes; you will be able to read"),
     "no minutes": source(0, "# Data\n\nyou'll be able to read"),
     "the first cell does not say": source(0, "# Data\n\n20 minutes"),
