@@ -3,6 +3,10 @@ const KINDS = [["cross", "cross: translation looks at source"], ["encoder", "enc
 const VERBS = { target: "looks at", source: "is looked at by" };
 const FORCED = ["forced", "other_forced"];
 const LEAST = 0.005; // weights that would round to 0 %
+const NUMBER = 0.02; // weights whose number stands in its cell
+
+/** How strongly a weight is drawn: small ones more than in proportion, so that they are seen. */
+const strength = (share) => (share ** 0.7).toFixed(3);
 
 const percent = (share) => (share < LEAST ? "<1%" : `${Math.round(100 * share)}%`);
 
@@ -41,7 +45,7 @@ function word(token, size, width, anchor, transform) {
 
 /** A matrix: a row for each token that looks, a column for each that is looked at. */
 function matrixPicture(rows, columns, size, measure) {
-  const unit = Math.round(1.75 * size), wide = Math.max(...columns.map(measure));
+  const unit = Math.round(1.5 * size), wide = Math.max(...columns.map(measure));
   const left = Math.max(...rows.map(measure)) + 14, top = 0.72 * wide + size, slant = 0.7 * wide;
   const width = columns.length * unit, height = rows.length * unit;
   const words = {
@@ -62,7 +66,7 @@ function matrixPicture(rows, columns, size, measure) {
   return {
     picture, words, gold,
     weigh: (weights) => marks.forEach((line, row) => line.forEach((mark, column) =>
-      mark.setAttribute("fill-opacity", weights ? weights[row][column].toFixed(3) : 0))),
+      mark.setAttribute("fill-opacity", weights ? strength(weights[row][column]) : 0))),
     link: (column, row) => ["s2s-halo", ""].map((name) => svg("rect", { class: name, width: unit - 5,
       height: unit - 5, x: left + column * unit + 2, y: top + row * unit + 2 })),
     /** The row that the mouse is in, as a word that looks. */
@@ -84,7 +88,7 @@ function matrixPicture(rows, columns, size, measure) {
       });
       numbers.forEach((number, place) => {
         const share = line?.[place] ?? 0;
-        number.textContent = share >= 0.05 ? Math.round(100 * share) : "";
+        number.textContent = share >= NUMBER ? Math.round(100 * share) : "";
         number.setAttribute("x", left + ((across ? place : position) + 0.5) * unit);
         number.setAttribute("y", top + ((across ? position : place) + 0.5) * unit + 0.26 * size);
       });
@@ -118,7 +122,7 @@ function linesPicture(rows, columns, size, measure) {
     picture, words, gold, under: () => null,
     weigh: (weights) => marks.forEach((line, row) => line.forEach((mark, column) => {
       const share = weights ? weights[row][column] : 0;
-      mark.setAttribute("stroke-opacity", share < LEAST ? 0 : Math.sqrt(share).toFixed(3));
+      mark.setAttribute("stroke-opacity", share < LEAST ? 0 : strength(share));
       mark.setAttribute("stroke-width", (1 + 5 * share).toFixed(2));
     })),
     link: (column, row) => [svg("line", path(row, column))],
@@ -126,6 +130,7 @@ function linesPicture(rows, columns, size, measure) {
       lines.forEach((each, row) => each.setAttribute("opacity", side === "target" && row !== position ? 0.05 : 1));
       marks.forEach((each) => each.forEach((mark, column) => mark.setAttribute("visibility",
         side === "source" && column !== position ? "hidden" : "inherit")));
+      gold.setAttribute("opacity", side ? 0.3 : 1);
       for (const own of ["target", "source"]) numbers[own].forEach((number, place) => {
         const share = side && side !== own ? line?.[place] ?? 0 : 0;
         number.textContent = share >= LEAST ? percent(share) : "";
@@ -261,7 +266,7 @@ function render({ model, el }) {
     ...(kinds.length > 1 ? [choice(model, "kind", "attention", kinds)] : []),
     ...(most[0] > 1 ? [choice(model, "layer", "layer", numbers(most[0], "layer"))] : []),
     ...(most[1] > 1 ? [choice(model, "head", "head", numbers(most[1], "head"))] : []),
-    tick(model, "gold", "gold alignment (outlined)"),
+    tick(model, "gold", "gold alignment"),
   ];
   const reference = html("p", { class: "s2s-note" });
   const [slide, shown, drawSize] = slider(model, "size", "text size", { min: 8, max: 40, step: 1 });
