@@ -190,7 +190,7 @@ function paneOf(model, number, hover) {
           setTimeout(() => model.save_changes()); // with what a click may force, in one message
         });
         const act = () => side === "target" && kind !== "encoder" && second(position);
-        own.addEventListener("click", () => { own.focus(); act(); });
+        own.addEventListener("click", () => { own.focus({ preventScroll: true }); act(); });
         own.addEventListener("keydown", (event) => {
           if (event.key !== "Enter" && event.key !== " ") return;
           event.preventDefault();
@@ -202,7 +202,7 @@ function paneOf(model, number, hover) {
       drawn.picture.append(svg("g", { role: "group", "aria-label": name }, ...elements));
     }
     scroll.replaceChildren(drawn.picture);
-    if (held) drawn.words[held[0]][Math.min(held[1], drawn.words[held[0]].length - 1)].element.focus();
+    if (held) drawn.words[held[0]][Math.min(held[1], drawn.words[held[0]].length - 1)].element.focus({ preventScroll: true });
     title.replaceChildren(html("b", {}, pane().name), " ", html("span", { class: "s2s-text" }, pane().text));
     back.hidden = !Object.keys(forced).length;
   };

@@ -71,6 +71,15 @@ def test_sentences_second_best_words_and_two_models(open_lab):
     lab = open_lab("attention_explorer_models.ipynb", CELLS)
     lab.run_all()
     one, two = lab.widget("attention-explorer", 0), lab.widget("attention-explorer", 1)
+    # What is said of a word, and its candidates, push nothing away from the mouse.
+    height = (
+        "el => el.querySelector('svg').getBoundingClientRect().y - el.getBoundingClientRect().y"
+    )
+    for widget in (one, two):
+        place = widget.evaluate(height)
+        token(widget, "target", 1).hover()
+        expect(widget.locator(".s2s-chip").first).to_be_visible()
+        assert widget.evaluate(height) == place
     # A click forces the second-best word, there and in one explorer only.
     untouched = two.locator(".s2s-text").first.inner_text()
     token(one, "target", 1).click()
