@@ -137,7 +137,8 @@ class Lab:
     def python(self, code: str) -> str:
         """Run a line in the open notebook's kernel, in a new last cell, and give what it prints."""
         page = self.page
-        page.locator(".jp-NotebookPanel .jp-Cell").last.click()
+        # Beside its text: in the middle there may be a widget, which has keys of its own.
+        page.locator(".jp-NotebookPanel .jp-Cell").last.click(position={"x": 40, "y": 10})
         page.keyboard.press("Escape")
         page.keyboard.press("b")
         page.keyboard.press("Enter")
