@@ -137,9 +137,9 @@ class Lab:
     def python(self, code: str) -> str:
         """Run a line in the open notebook's kernel, in a new last cell, and give what it prints."""
         page = self.page
-        # Beside its text: in the middle there may be a widget, which has keys of its own.
+        # Beside its text, which ends the editing of cells: in the middle there may be a widget. No
+        # Escape, for the widget that has the focus knows that key as well.
         page.locator(".jp-NotebookPanel .jp-Cell").last.click(position={"x": 40, "y": 10})
-        page.keyboard.press("Escape")
         page.keyboard.press("b")
         page.keyboard.press("Enter")
         page.keyboard.insert_text(code)

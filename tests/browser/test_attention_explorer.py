@@ -81,7 +81,7 @@ def test_sentences_second_best_words_and_two_models(open_lab):
         expect(widget.locator(".s2s-chip").first).to_be_visible()
         assert widget.evaluate(height) == place
     # A click forces the second-best word, there and in one explorer only.
-    untouched = two.locator(".s2s-text").first.inner_text()
+    untouched = two.locator(".s2s-text").first.text_content()
     token(one, "target", 1).click()
     expect(token(one, "target", 1)).to_contain_text("◆")
     chosen = one.locator(".s2s-chip[aria-pressed=true]")

@@ -24,7 +24,7 @@ def test_it_answers_mouse_and_keys_and_agrees_with_the_loss(open_lab):
     total = second.locator(".s2s-sum")
     expect(total).to_contain_text(f"= {LabelSmoothing(smoothing=0.3).mean:.3f} nats a real token")
     # The slider, by its keys, moves the loss; the neighbour stays as it was.
-    before = total.inner_text()
+    before = total.text_content()
     first.get_by_label("smoothing ε").press("Home")
     expect(first.locator(".s2s-value")).to_have_text("0.00")
     expect(first.locator(".s2s-sum")).to_contain_text("Loss of “le”: 0.357")

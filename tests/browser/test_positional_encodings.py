@@ -35,7 +35,7 @@ def test_it_answers_mouse_and_keys(open_lab):
     expect(first.locator(".s2s-sum")).to_contain_text(f"= {state.value:.4f}")
     expect(first.locator(".s2s-sum")).to_contain_text(f"dot product {state.product:.2f} of 64")
     # A slider by its keys; the neighbour stays as it was.
-    before = first.locator(".s2s-sum").inner_text()
+    before = first.locator(".s2s-sum").text_content()
     second.get_by_label("compared with position").press("Home")
     expect(second.locator(".s2s-sum")).to_contain_text("Positions 10 and 0, 10 apart")
     expect(first.locator(".s2s-sum")).to_have_text(before)
