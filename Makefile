@@ -125,7 +125,7 @@ install:
 		$(RUN) -m pip install --retries 1 --no-deps $(TORCH_CPU) \
 			|| echo "No CPU build of PyTorch to be had for this Python: going on with the usual one."; \
 	fi; \
-	$(RUN) -m pip install -e '.[notebooks,test]'; \
+	$(RUN) -m pip install -e '.[notebooks,advanced,test]'; \
 	mkdir -p $(LAB_SETTINGS); \
 	printf '%s\n' '$(NO_NEWS)' > $(LAB_SETTINGS)/overrides.json; \
 	printf '%s\n' "$$wanted" > $(VENV)/installed

@@ -17,6 +17,7 @@ from torch import nn
 
 from s2s_helpers.data import collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
+from s2s_helpers.hub import needed
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
 
 LIMIT = 64  # tokens at most, which no sentence here reaches
@@ -100,11 +101,10 @@ def carry(theirs, own, attentions, projections, norms, feedforward) -> None:
 
 def hugging_face(model):
     """MarianMTModel.generate, with its cache and the attention it picks by itself."""
-    from transformers import GenerationConfig, MarianConfig, MarianMTModel
-
+    hub = needed("transformers")
     size = model.settings
-    marian = MarianMTModel(
-        MarianConfig(
+    marian = hub.MarianMTModel(
+        hub.MarianConfig(
             vocab_size=len(model.target_vocabulary), d_model=size["width"], dropout=0.0,
             encoder_layers=size["layers"], decoder_layers=size["layers"],
             encoder_attention_heads=size["heads"], decoder_attention_heads=size["heads"],
@@ -137,7 +137,7 @@ def hugging_face(model):
     def batch_of(beam):
         # False stops when no unfinished hypothesis can win any more: exact where log-probabilities
         # are not divided by the length.
-        search = GenerationConfig(
+        search = hub.GenerationConfig(
             num_beams=beam, do_sample=False, max_new_tokens=LIMIT, use_cache=True, pad_token_id=PAD,
             eos_token_id=EOS, bos_token_id=SOS, decoder_start_token_id=SOS,
             **(dict(length_penalty=0.0, early_stopping=False) if beam > 1 else {}),

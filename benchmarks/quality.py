@@ -10,6 +10,7 @@ Times are of this machine; a quiet one with two cores is what the README means.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -32,6 +33,8 @@ from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
 TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale")
+# Each of these is a script beside this one, whose `table` makes its rows.
+TABLES += ("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling")
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -118,6 +121,8 @@ def table(name: str, results: dict | None = None) -> str:
         return "\n\n".join(f"{cores[n]}:\n\n{decoding.table(run)}" for n, run in results.items())
     if name == "scale":
         return scale.table(results)
+    if name in TABLES[6:]:
+        return importlib.import_module(name).table(results)
     runs = results["runs"]
     if name == "training_speed":
         tables = {what.capitalize(): training_speed.table(run) for what, run in runs.items()}

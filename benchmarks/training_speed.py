@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, make_loader
+from s2s_helpers.hub import needed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models.transformer import sinusoidal_positions
@@ -90,18 +91,17 @@ def usual_step(model, logits_of, bf16: bool):
 
 def transformers(vocabulary, bf16=False):
     """Hugging Face's MarianMTModel."""
-    from transformers import MarianConfig, MarianMTModel
-
+    marian = needed("transformers")
     half = dict(layers=LAYERS, attention_heads=HEADS, ffn_dim=FEEDFORWARD)
     halves = {f"{side}_{name}": half[name] for side in ("encoder", "decoder") for name in half}
-    config = MarianConfig(
+    config = marian.MarianConfig(
         vocab_size=len(vocabulary), d_model=WIDTH, max_position_embeddings=256,
         **halves,
         dropout=DROPOUT, attention_dropout=0.0, activation_dropout=0.0, activation_function="relu",
         scale_embedding=True, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=SOS,
         forced_eos_token_id=None,
     )  # fmt: skip
-    model = MarianMTModel(config)
+    model = marian.MarianMTModel(config)
 
     def logits_of(batch):
         return model(
