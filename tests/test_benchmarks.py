@@ -27,6 +27,13 @@ def script(name):
     return module
 
 
+def skip_without(packages):
+    """Skip the test where one of these is missing, without importing them before their time."""
+    for package in packages.split():
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
 @pytest.fixture(scope="module")
 def quality():
     return script("quality")
@@ -152,8 +159,7 @@ def sentences(peers, tiny):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_every_peer_writes_what_ours_writes(peers, tiny, sentences, name, beam):
     peer = peers.PEERS[name]
-    for package in (peer.package or "").split():
-        pytest.importorskip(package)
+    skip_without(peer.package or "")
     if beam > 1 and len(peer.searches) == 1:
         pytest.skip("greedy only")
     expected = peers.ours(tiny)(sentences, beam, 4)
@@ -321,7 +327,7 @@ def unpadded(batch):
 @pytest.mark.parametrize("name", ["nn.Transformer", "Hugging Face Marian, bf16", "ours, bf16"])
 def test_every_trainer_learns(training_speed, small, name):
     if name.startswith("Hugging Face"):
-        pytest.importorskip("transformers")
+        skip_without("transformers")
     shared, batches = small
     torch.manual_seed(0)
     step = training_speed.TRAINERS[name](shared)
