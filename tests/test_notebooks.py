@@ -12,11 +12,13 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 CORE = [path for path in NOTEBOOKS if path.name < "08"]
+BEYOND = [path for path in NOTEBOOKS if path.name >= "10"]  # what the models are used for
 TAGS = {"nbval-ignore-output", "nbval-check-output"}
 MACHINE_PATH = re.compile(r"/home/|/work/|/Users/|/root/|/tmp/|[A-Z]:\\+Users")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_LINES = 25
 FEWEST_EXERCISES = 4
+FEWEST_EXPERIMENTS = 3
 MOST_HINTS = 3
 
 spec = importlib.util.spec_from_file_location("refresh", ROOT / "notebooks" / "refresh.py")
@@ -123,6 +125,29 @@ def solution_problems(notebook, solution) -> list[str]:
     return found
 
 
+def experiment_problems(notebook) -> list[str]:
+    """What is wrong with exercises that are experiments, each with what comes out folded below."""
+    all_exercises = exercises(notebook)[1]
+    found, total = [], 0
+    if len(all_exercises) < FEWEST_EXPERIMENTS:
+        found.append(f"fewer than {FEWEST_EXPERIMENTS} exercises")
+    for number, (title, cells) in enumerate(all_exercises.items(), 1):
+        named = re.fullmatch(rf"{number}\. \S.* \((\d+) minutes?\)", title)
+        if named:
+            total += int(named[1])
+        else:
+            found.append(f"exercise {number}: not headed “### {number}. Title (N minutes)”")
+        text = prose(cells)
+        folds = (text.count("<details>"), text.count("</details>"), text.count("</summary>\n\n"))
+        if text.count("<details><summary>What comes out</summary>") != 1 or len(set(folds)) > 1:
+            found.append(f"exercise {number}: not one fold with what comes out")
+    if f"and {total} for the exercises" not in notebook.cells[0].source.replace("\n", " "):
+        found.append(f"the first cell does not say “and {total} for the exercises”")
+    if not re.search("^## Take it with you", prose(notebook.cells), re.MULTILINE):
+        found.append("nothing to take along")
+    return found
+
+
 def code_problems(code: list) -> list[str]:
     """What is wrong with the code cells and their outputs."""
     found = []
@@ -211,6 +236,11 @@ def test_the_first_eight_have_exercises_with_solutions():
     assert {path.name for path in NOTEBOOKS if path.name < "09"} <= {
         path.name for path in SOLUTIONS
     }
+
+
+@pytest.mark.parametrize("path", BEYOND, ids=lambda path: path.name)
+def test_what_goes_beyond_has_experiments_and_something_to_take_along(path):
+    assert experiment_problems(nbformat.read(path, as_version=4)) == []
 
 
 def test_the_core_takes_an_hour():
@@ -367,6 +397,45 @@ def test_each_fault_of_exercises_is_found(messages):
     found = exercise_problems(notebook, "01_data.ipynb") + solution_problems(notebook, solution)
     for problem, start in zip(found, messages.split("|"), strict=True):
         assert problem.startswith(start)
+
+
+def experiments_example():
+    """A notebook with three experiments and something to take along."""
+    notebook = example()
+    notebook.cells[0].source = "# Data\n\n20 minutes, and 9 for the exercises."
+    notebook.cells[-1].source = "## Take it with you"
+    notebook.cells.append(new_markdown_cell("## Exercises"))
+    for number in (1, 2, 3):
+        fold = "<details><summary>What comes out</summary>\n\nLess.\n\n</details>"
+        text = f"### {number}. Try it (3 minutes)\n\nHalve it.\n\n{fold}"
+        notebook.cells.append(new_markdown_cell(text))
+    notebook.cells.append(new_markdown_cell("## Where next"))
+    return notebook
+
+
+def test_tidy_experiments_have_no_problems():
+    assert experiment_problems(experiments_example()) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "old", "new", "messages"),
+    [
+        (8, "### 2", "#### 2", ["fewer than 3", "exercise 2: not headed", "the first cell"]),
+        (7, " (3 minutes)", "", ["exercise 1: not headed", "the first cell"]),
+        (8, "What comes", "Hint", ["exercise 2: not one fold"]),
+        (9, "</details>", "", ["exercise 3: not one fold"]),
+        (9, "</summary>\n", "</summary>", ["exercise 3: not one fold"]),
+        (0, "9 for", "8 for", ["the first cell"]),
+        (5, "Take it", "Leave it", ["nothing to take along"]),
+    ],
+)
+def test_each_fault_of_experiments_is_found(cell, old, new, messages):
+    notebook = experiments_example()
+    assert old in notebook.cells[cell].source
+    notebook.cells[cell].source = notebook.cells[cell].source.replace(old, new)
+    found = experiment_problems(notebook)
+    for message in messages:
+        assert any(problem.startswith(message) for problem in found), found
 
 
 def test_words_are_counted_without_folds_exercises_and_formulas():
