@@ -68,12 +68,14 @@ def translated(model, block: list[bytes], before: int, beam_size, length_penalty
             texts.append(line.decode("utf-8").strip())
         except UnicodeDecodeError as error:
             raise ValueError(f"line {number} is not UTF-8: {error}") from None
-        if texts[-1]:
-            encode_source(model, number, texts[-1])  # here, as `translate` would count from 0
     filled = [place for place, text in enumerate(texts) if text]
-    found = translate(
-        model, [texts[place] for place in filled], beam_size, length_penalty, attention=False
-    )
+    wanted = [texts[place] for place in filled]
+    try:
+        found = translate(model, wanted, beam_size, length_penalty, attention=False)
+    except ValueError:
+        for place in filled:  # `translate` counts from 0, without the empty lines
+            encode_source(model, before + 1 + place, texts[place])
+        raise
     result = [""] * len(texts)
     for place, translation in zip(filled, found, strict=True):
         result[place] = " ".join(translation.text.split("\n"))
