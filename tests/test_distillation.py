@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
-from s2s_helpers.distillation import WordDistillation, distillation_loss, teacher_pairs
+from s2s_helpers.distillation import WordDistillation, teacher_pairs
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import Seq2Seq, TransformerSeq2Seq
 from s2s_helpers.training import Seq2SeqTrainer, training_config
@@ -32,6 +32,13 @@ def trainer(student, epochs=1, **options):
     dataset = Seq2SeqDataset(PAIRS, student.source_vocabulary, student.target_vocabulary)
     config = training_config(epochs, progress=False, device="cpu", **options)
     return Seq2SeqTrainer(student, config, make_loader(dataset), make_loader(dataset))
+
+
+def distillation_loss(student, teacher, real, temperature):
+    """The soft part alone, summed over the real tokens."""
+    loss = WordDistillation(None, temperature, weight=1.0)
+    loss.taught = teacher
+    return loss.total(student, torch.where(real, 5, PAD))[0]
 
 
 def some_logits(seed, shape=(2, 3, 7)):
@@ -79,7 +86,7 @@ def test_a_student_that_equals_its_teacher_loses_nothing():
 def test_the_teacher_s_sentences_take_the_place_of_the_gold_ones():
     teacher = model(0)
     wanted = [t.text for t in translate(teacher, [s for s, _ in PAIRS], beam_size=2)]
-    found = teacher_pairs(teacher, PAIRS, beam_size=2, progress=False, chunk=2)
+    found = teacher_pairs(teacher, PAIRS, beam_size=2, progress=False)
     assert found == [(source, text) for (source, _), text in zip(PAIRS, wanted, strict=True)]
     assert teacher_pairs(teacher, [s for s, _ in PAIRS], 2, progress=False) == found
     assert teacher_pairs(teacher, [], progress=False) == []
@@ -132,11 +139,12 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match=name):
             WordDistillation(teacher, **options)
     loss = WordDistillation(teacher)
-    with pytest.raises(RuntimeError, match=r"use attach\(trainer\)"):
+    with pytest.raises(ValueError, match=r"use attach\(trainer\)"):
+        loss(some_logits(0), torch.ones(2, 3, dtype=torch.long))
+    loss.taught = some_logits(0, (2, 3, 8))
+    with pytest.raises(ValueError, match="has not read this batch"):
         loss(some_logits(0), torch.ones(2, 3, dtype=torch.long))
     other = Vocabulary.build(["another language"], min_count=1)
     student = Seq2Seq(ENGLISH, other, embedding=4, hidden=4)
     with pytest.raises(ValueError, match="share the target_vocabulary"):
         loss.attach(Seq2SeqTrainer(student, training_config(1, device="cpu"), [None]))
-    with pytest.raises(ValueError, match="share a target vocabulary"):
-        distillation_loss(some_logits(0), some_logits(0, (2, 3, 8)), torch.ones(2, 3) > 0, 1.0)
