@@ -73,11 +73,12 @@ class WordDistillation(nn.Module):
 
 def teacher_pairs(teacher, pairs: Sequence, beam_size: int = 5, progress: bool = True) -> list:
     """The sources with the teacher's beam output as target, pairs (source, text): the data of
-    sequence-level distillation (Kim and Rush 2016, section 3.2). Plain source texts will do."""
+    sequence-level distillation (Kim and Rush 2016, section 3.2). Plain source texts will do. A
+    source to which the teacher says nothing is left out."""
     sources = [getattr(pair, "source", pair) for pair in pairs]
     sources = [source if isinstance(source, str) else source[0] for source in sources]
     texts = []
     for first in tqdm(range(0, len(sources), 256), "teacher", disable=not progress):
         found = translate(teacher, sources[first : first + 256], beam_size, attention=False)
         texts += [translation.text for translation in found]
-    return list(zip(sources, texts, strict=True))
+    return [(source, text) for source, text in zip(sources, texts, strict=True) if text]

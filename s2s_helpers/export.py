@@ -78,6 +78,7 @@ def new_folder(folder):
     folder, before = Path(folder), logging.root.manager.disable
     if folder.exists():
         raise FileExistsError(f"{folder} is there already: remove it, or choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, warnings.catch_warnings():
         (inner := Path(scratch, folder.name)).mkdir()
         warnings.simplefilter("ignore")
