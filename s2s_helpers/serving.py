@@ -80,7 +80,10 @@ def stop_with_parent() -> None:
     """Interrupt the main thread when nobody holds the other end of our input any more."""
     while os.read(0, 1):  # not sys.stdin, whose lock a forked process would wait for
         pass
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    if hasattr(signal, "pthread_kill"):  # wakes the main thread even if it waits
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        signal.raise_signal(signal.SIGINT)
 
 
 def main() -> None:
