@@ -4,6 +4,7 @@ Hinton, Vinyals and Dean 2015 let a student learn the teacher's whole distributi
 temperature; Kim and Rush 2016 carry that over to translation.
 """
 
+import sys
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -78,7 +79,8 @@ def teacher_pairs(teacher, pairs: Sequence, beam_size: int = 5, progress: bool =
     sources = [getattr(pair, "source", pair) for pair in pairs]
     sources = [source if isinstance(source, str) else source[0] for source in sources]
     texts = []
-    for first in tqdm(range(0, len(sources), 256), "teacher", disable=not progress):
+    starts = range(0, len(sources), 256)
+    for first in tqdm(starts, "teacher", file=sys.stdout, disable=not progress):
         found = translate(teacher, sources[first : first + 256], beam_size, attention=False)
         texts += [translation.text for translation in found]
     return [(source, text) for source, text in zip(sources, texts, strict=True) if text]

@@ -1,9 +1,6 @@
 """Distillation agrees with torch's own divergence, and a trainer takes it."""
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from s2s_helpers.corpora import Pair
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
 from s2s_helpers.distillation import WordDistillation, teacher_pairs
@@ -158,26 +154,3 @@ def test_what_does_not_fit_is_refused():
     student = Seq2Seq(ENGLISH, other, embedding=4, hidden=4)
     with pytest.raises(ValueError, match="share the target_vocabulary"):
         loss.attach(Seq2SeqTrainer(student, training_config(1, device="cpu"), [None]))
-
-
-def test_the_benchmark_measures_what_it_says(tmp_path, monkeypatch):
-    benchmarks = Path(__file__).parent.parent / "benchmarks"
-    monkeypatch.syspath_prepend(str(benchmarks))
-    spec = importlib.util.spec_from_file_location("production", benchmarks / "production.py")
-    production = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "production", production)
-    spec.loader.exec_module(production)
-    teacher, pairs = model(SPEAKS).eval(), [Pair(*pair) for pair in PAIRS]
-    told = [found.text for found in translate(teacher, [pair.source for pair in pairs])]
-    test = [Pair(*pair) for pair in zip((s for s, _ in PAIRS), told, strict=True)]
-    corpus = production.Corpus(teacher, pairs[:2], pairs, test, 8, {"batch_size": 2}, steps=2)
-    found = production.students(corpus, (0, 1), tmp_path)
-    assert found["teacher"][0]["right"] == 100  # as its own words are the references
-    assert len(found) == 6 and all(len(runs) == 2 for name, runs in found.items() if name[0] != "t")
-    speeds = production.caching(corpus)
-    assert len(speeds) == 4 and all(speed > 0 for speed in speeds.values())
-    version = {"bleu": 1.0, "same": 99.96, "megabytes": 2.5, "per_second": 1234.5, "alone_ms": 5.0}
-    results = {"students": found, "versions": {"ONNX": version}, "caching": {"nothing": 99.6}}
-    text = production.table({"machine": {}, "captions": results})
-    assert "| ONNX | 1.0 | 100.0 | 2.50 | 1,234 | 5.0 |" in text and "| nothing | 100 |" in text
-    assert "| teacher |" in text and "phrasebook" not in text
