@@ -99,7 +99,7 @@ def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
     if type(model) is not TransformerSeq2Seq:
         raise TypeError(f"only a TransformerSeq2Seq can be exported, not a {type(model).__name__}")
     needed("onnxscript")
-    model = copy.deepcopy(model).eval().requires_grad_(False)
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     model.wants_attention = False
     for module in model.modules():
         if type(module) is MultiHeadAttention:
