@@ -1,6 +1,6 @@
 """What makes a trained model fast and small, and what that costs: the figures of notebook 14.
 
-python benchmarks/production.py            phrasebook (three seeds) and captions, about 10 minutes
+python benchmarks/production.py            phrasebook (three seeds) and captions, about 15 minutes
 python benchmarks/production.py --quick    the phrasebook, one seed, short trainings; not saved
 
 Students by what they learned from, at the same number of steps; the teacher as it is, in bfloat16,
