@@ -12,16 +12,20 @@ import argparse
 import csv
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain, count, islice, repeat
 from pathlib import Path
 
 import torch
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import DataLoader, Sampler
 
 from s2s_helpers import checkpoint
@@ -120,6 +124,14 @@ class TotalLoss(nn.Module):
 def accelerator(bf16: bool = False):
     """Accelerate's view of the processes: a GPU for each, or all of them on the processor."""
     cpu = torch.cuda.device_count() < int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    if attempt is not None and not dist.is_initialized():
+        # torchrun keeps its store through a restart, with the addresses of the processes that died
+        # in it: each attempt gets names of its own.
+        store, rank, world = next(rendezvous("env://"))
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        backend = "gloo" if cpu else "nccl"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return needed("accelerate").Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
 
 
@@ -136,8 +148,8 @@ def train(
     is a function of seed, step and batch: of it nothing need be kept. `settings`: plain values, by
     name, in which a resumed run has to agree.
 
-    Returns for each time of saving a dict with "epoch", "step", "loss" (nats a token), "tokens"
-    (since the time before). Raises ValueError where last.pt is of another run.
+    Returns for each time of saving a dict with "step", and since the time before "tokens" (of the
+    target), "loss" (nats a token) and "seconds". Raises ValueError where last.pt is of another run.
     """
     run, last = accelerator(bf16), Path(folder) / "last.pt"
     rank, world = run.process_index, run.num_processes
@@ -156,16 +168,21 @@ def train(
         log(f"rank {rank} goes on after step {state['step']}")
     wrapped, optimizer = run.prepare(TotalLoss(model.train(), Seq2SeqLoss(label_smoothing)), adamw)
     factor, sums = inverse_square_root(warmup), torch.zeros(2, device=run.device)
+    since = time.perf_counter()
 
     def save():
+        nonlocal since
         total, tokens = run.reduce(sums, "sum").tolist()
+        if tokens:
+            row = {"step": state["step"], "tokens": int(tokens), "loss": total / tokens}
+            state["history"].append(row | {"seconds": time.perf_counter() - since})
         sums.zero_()
-        row = {"epoch": state["epoch"], "step": state["step"], "tokens": int(tokens)}
-        state["history"].append(row | {"loss": total / max(tokens, 1)})
+        since = time.perf_counter()
         if run.is_main_process:
             kept = {"model": model_to_dict(model), "optimizer": adamw.state_dict()}
             save_file(kept | {"state": state, "settings": told}, last)
-            log(f"step {state['step']}, loss {total / max(tokens, 1):.4f}")
+        if run.is_main_process and tokens:
+            log(f"step {state['step']}, loss {total / tokens:.4f}")
 
     for loader in islice(loaders(state["epoch"]), passes - state["epoch"]):
         sampler = loader.batch_sampler
@@ -237,7 +254,9 @@ def torchrun(*arguments, processes: int = 2, restarts: int = 0):
             yield from map(str.rstrip, process.stdout)
             if process.wait():
                 errors.seek(0)
-                raise RuntimeError(f"the run failed:\n{errors.read()[-3000:]}")
+                text = errors.read()
+                found = re.search(r"^(?:\[rank\d+\]: *)?(\w*Error: .*)", text, re.MULTILINE)
+                raise RuntimeError(f"the run failed: {found[1] if found else text[-3000:]}")
         finally:
             process.terminate()  # torchrun ends its workers first
 
@@ -269,7 +288,9 @@ def main(arguments=None) -> None:
     run = accelerator(told.bf16)
     rank, world = run.process_index, run.num_processes
     told.together = told.together or world
-    print(f"rank {rank} of {world} on {run.device.type}, process {os.getpid()}", flush=True)
+    # In one piece, for several processes write here.
+    say = lambda line: print(f"{line}\n", end="", flush=True)  # noqa: E731
+    say(f"rank {rank} of {world} on {run.device.type}, process {os.getpid()}")
 
     def chunks(rank: int, world: int, first: int = 0):
         """Lists of pairs, pass after pass over the stream, from number `first` on."""
@@ -305,7 +326,7 @@ def main(arguments=None) -> None:
     train(
         model, loaders, told.folder, told.passes, told.lr, told.warmup, told.label_smoothing,
         told.seed, told.save_every, told.bf16, {name: getattr(told, name) for name in fixed},
-        log=lambda line: print(line, flush=True),
+        log=say,
     )  # fmt: skip
     if run.is_main_process:
         save_model(model, Path(told.folder) / "model.pt")
