@@ -208,9 +208,10 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, data, words, pairs
 
 
 def test_a_failed_run_says_why(tmp_path):
-    bad = write_csv(tmp_path / "bad.csv", [("a", "b"), ("a", "b", "c")])
-    with pytest.raises(RuntimeError, match=r"the run failed: ValueError: .*row 2 is not two texts"):
-        list(scaling.torchrun(tmp_path, bad, processes=1))
+    script = tmp_path / "broken.py"
+    script.write_text("raise ValueError('no such thing')\n")
+    with pytest.raises(RuntimeError, match="the run failed: ValueError: no such thing"):
+        list(scaling.torchrun(script, processes=1))
 
 
 def test_a_caller_that_stops_reading_leaves_nothing_running(tmp_path):
@@ -332,5 +333,23 @@ def test_chunks_of_a_stream_and_resumed(tmp_path, jsonl):
 
 # The benchmark
 
-ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks"))
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))  # it imports from beside it
+    path = Path(__file__).parent.parent / "benchmarks" / "scaling.py"
+    spec = importlib.util.spec_from_file_location("scaling_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_benchmark_measures_and_tabulates(benchmark, pairs):
+    batches = json.loads(json.dumps(benchmark.batches_of(pairs, 2)))
+    plain, best = batches["32 sentences"], batches["512 tokens, neighbours"]
+    assert plain["waiting"]["4"] > best["waiting"]["4"] and plain["mean_of_means_error"] > 0.01
+    run = {"tokens_a_second": {"1": 1000.0, "2": 1500.0}, "difference_1_2": 0.0}
+    runs = [run | {"difference_killed": 2e-7}, run | {"difference_killed": 0.0}]
+    lines = benchmark.table({"runs": runs, "batches": batches}).splitlines()
+    assert lines[3] == "| two | 1,500 ± 0 | 1.50 ± 0.00 | 0e+00 from one |"
+    assert lines[4].endswith("2e-07 from two |") and len(lines) == 5 + 1 + 2 + 4
