@@ -173,6 +173,32 @@ def test_two_processes_one_of_them_killed_end_where_one_ends(tmp_path, data, wor
 
 
 @needs_accelerate
+def test_a_step_of_two_batches_is_that_of_one_large_batch(tmp_path, pairs, words):
+    dataset = Seq2SeqDataset(pairs[:60], *words)
+    model, large = (
+        TransformerSeq2Seq(*words, width=16, heads=2, layers=1, feedforward=16, dropout=0.0)
+        for _ in range(2)
+    )
+    large.load_state_dict(model.state_dict())
+    loader = scaling.sharded_loader(dataset, max_tokens=64, together=2)
+    steps = loader.batch_sampler.steps(0)
+    scaling.train(model, lambda n: iter([loader]), tmp_path, lr=1e-2, warmup=4)
+
+    adamw = torch.optim.AdamW(large.parameters(), betas=(0.9, 0.98), eps=1e-9)
+    for number, step in enumerate(steps, 1):
+        batch = collate([dataset[n] for rows in step for n in rows])
+        Seq2SeqLoss(0.1)(large.train()(batch)[0], batch.target_output).backward()
+        torch.nn.utils.clip_grad_norm_(large.parameters(), 1.0)
+        adamw.param_groups[0]["lr"] = 1e-2 * min((4 / number) ** 0.5, number / 4)
+        adamw.step()
+        adamw.zero_grad()
+    # A bias of keys changes no output, and its gradient is nothing but rounding.
+    both = zip(model.named_parameters(), large.parameters(), strict=True)
+    away = {name: (a - b).abs().max() for (name, a), b in both if not name.endswith("key.bias")}
+    assert max(away.values()) < 1e-4, away
+
+
+@needs_accelerate
 def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, data, words, pairs):
     dataset = Seq2SeqDataset(pairs, *words)
 
