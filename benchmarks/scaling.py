@@ -1,6 +1,6 @@
 """A training on one and on two processes: speed, equal weights, a killed worker, waiting.
 
-python benchmarks/scaling.py           three seeds, about five minutes on two free cores
+python benchmarks/scaling.py           three seeds, about four minutes on two free cores
 python benchmarks/scaling.py --quick   one seed and few pairs; nothing is saved
 
 Sentences of the phrasebook, steps of two batches of 1,024 tokens in every run. "Waiting" is by
@@ -154,7 +154,7 @@ def table(results: dict) -> str:
 
 
 def main(quick: bool) -> None:
-    seeds, pairs, every = ((0,), 400, 2) if quick else ((0, 1, 2), 10_000, 20)
+    seeds, pairs, every = ((0,), 400, 2) if quick else ((0, 1, 2), 6_000, 10)
     pairs = phrasebook.load().train[:pairs]
     batches = batches_of(pairs, 3 if quick else 50)
     runs = [one_seed(pairs, seed, every) for seed in seeds]

@@ -143,7 +143,7 @@ def train(
 
     `loaders(n)` yields this rank's DataLoaders, each of a `ShardedBuckets` and for one pass, from
     pass n on. A step's loss is the mean over the real tokens of all ranks; `lr` is the peak of
-    the schedule of Vaswani et al. 2017, section 5.3.
+    the schedule of Vaswani et al. 2017, section 5.3. Gradients are clipped to a norm of 1.
     Every `save_every` steps rank 0 writes all that the next step depends on. Dropout's randomness
     is a function of seed, step and batch: of it nothing need be kept. `settings`: plain values, by
     name, in which a resumed run has to agree.
@@ -167,7 +167,10 @@ def train(
         state = saved["state"]
         log(f"rank {rank} goes on after step {state['step']}")
     wrapped, optimizer = run.prepare(TotalLoss(model.train(), Seq2SeqLoss(label_smoothing)), adamw)
-    factor, sums = inverse_square_root(warmup), torch.zeros(2, device=run.device)
+    factor, sums = (
+        inverse_square_root(warmup),
+        torch.zeros(2, dtype=torch.double, device=run.device),
+    )
     since = time.perf_counter()
 
     def save():
@@ -223,9 +226,7 @@ def training_flops(model, source: int, target: int) -> float:
     flops = 6.0 * target * model.output_layer.weight.numel()
     for name, weight in model.named_parameters():
         if weight.dim() > 1 and name.startswith(("encoder.", "decoder.")):
-            of_source = (
-                name.startswith("encoder.") or ".cross.key" in name or ".cross.value" in name
-            )
+            of_source = re.search(r"^encoder\.|\.cross\.(key|value)\.", name)
             flops += 6.0 * weight.numel() * (source if of_source else target)
     return flops
 
@@ -278,7 +279,7 @@ def main(arguments=None) -> None:
     parser.add_argument("data", help="a file: .csv, .jsonl, .parquet; or a name of WMT's: wmt14")
     parser.add_argument("--together", type=int, help="batches a step; default: one a process")
     parser.add_argument("--bf16", action="store_true")
-    options = dict(languages="fr-en", pairs=10**9, chunk=100_000, subwords=0, max_tokens=1024)
+    options = dict(languages="fr-en", pairs=0, chunk=100_000, subwords=0, max_tokens=1024)
     options |= dict(width=128, heads=4, layers=2, feedforward=256, dropout=0.1)
     fixed = ["data", "together", *options]  # what a resumed run has to share
     options |= dict(passes=1, save_every=100, lr=2e-3, warmup=200, label_smoothing=0.1, seed=0)
@@ -288,6 +289,8 @@ def main(arguments=None) -> None:
     run = accelerator(told.bf16)
     rank, world = run.process_index, run.num_processes
     told.together = told.together or world
+    if told.together % world:
+        parser.error(f"--together {told.together} is not a multiple of the {world} processes")
     # In one piece, for several processes write here.
     say = lambda line: print(f"{line}\n", end="", flush=True)  # noqa: E731
     say(f"rank {rank} of {world} on {run.device.type}, process {os.getpid()}")
@@ -295,13 +298,13 @@ def main(arguments=None) -> None:
     def chunks(rank: int, world: int, first: int = 0):
         """Lists of pairs, pass after pass over the stream, from number `first` on."""
         path = told.data if Path(told.data).suffix else None
-        place = dict(rank=rank, world=world, limit=told.pairs, path=path)
+        place = dict(rank=rank, world=world, limit=told.pairs or None, path=path)
         endless = (wmt.stream(told.data, told.languages, seed=n, **place) for n in count())
         pairs = islice(chain.from_iterable(endless), first * told.chunk, None)
         return iter(lambda: list(islice(pairs, told.chunk)), [])
 
     in_memory = Path(told.data).suffix == ".csv"
-    pairs = read_csv(told.data, told.pairs) if in_memory else next(chunks(0, 1))
+    pairs = read_csv(told.data, told.pairs or None) if in_memory else next(chunks(0, 1))
     texts = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
     if told.subwords:
         both = [SubwordVocabulary.train(texts[0] + texts[1], told.subwords)] * 2
@@ -323,10 +326,12 @@ def main(arguments=None) -> None:
     shape = {name: getattr(told, name) for name in fixed[-5:]}
     model = TransformerSeq2Seq(*both, **shape)
     model.wants_attention = False
+    settings = {name: getattr(told, name) for name in fixed}
+    if not in_memory:
+        settings["number of processes"] = world  # the shares of the stream hang on it
     train(
         model, loaders, told.folder, told.passes, told.lr, told.warmup, told.label_smoothing,
-        told.seed, told.save_every, told.bf16, {name: getattr(told, name) for name in fixed},
-        log=say,
+        told.seed, told.save_every, told.bf16, settings, log=say,
     )  # fmt: skip
     if run.is_main_process:
         save_model(model, Path(told.folder) / "model.pt")
