@@ -59,6 +59,7 @@ benchmark: install
 	$(RUN) benchmarks/decoding.py --quick
 	$(RUN) benchmarks/scale.py --quick
 	$(RUN) benchmarks/production.py --quick
+	$(RUN) benchmarks/scaling.py --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -71,6 +72,7 @@ benchmark-full: install
 	$(RUN) benchmarks/decoding.py --threads 2
 	$(RUN) benchmarks/scale.py
 	$(RUN) benchmarks/production.py
+	$(RUN) benchmarks/scaling.py
 	$(RUN) benchmarks/quality.py readme
 
 format: install

@@ -1,0 +1,68 @@
+"""WMT's pairs of translated news, tens of millions, as a stream: `datasets` fetches some thousands
+at a time from Hugging Face's hub, or reads files of the same form (Bojar et al. 2014, *Findings of
+the 2014 Workshop on Statistical Machine Translation*)."""
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from s2s_helpers.corpora import Pair
+from s2s_helpers.hub import needed
+
+KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+
+
+def stream(
+    name="wmt14", languages="fr-en", split="train", source="en", rank=0, world=1, limit=None,
+    buffer=10_000, seed=0, path=None,
+) -> Iterator[Pair]:  # fmt: skip
+    """Pairs of `source` and the other of the two `languages`, shuffled within a `buffer` of rows.
+
+    Of `world` readers each gets the rows of its `rank`, and together they get every row once, the
+    first `limit` or all. `path`: a .parquet, .json or .jsonl file in place of the hub; a row is
+    {"translation": {"en": text, "fr": text}}. Pairs with an empty side (WMT has
+    such) are left out.
+
+    Raises ValueError for a rank, a language or a row that cannot be, FileNotFoundError, and
+    ConnectionError within seconds where the hub cannot be reached.
+    """
+    both = languages.split("-")
+    if source not in both or len(both) != 2:
+        raise ValueError(f"languages must be two, such as 'fr-en', one of them {source!r}")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank must be from 0 to world - 1 = {world - 1}, not {rank}")
+    target = both[1 - both.index(source)]
+    kind = f"wmt/{name}" if path is None else KINDS.get(Path(path).suffix)
+    if kind is None:
+        raise ValueError(f"{path} is not one of {', '.join(KINDS)}")
+    if path is None:
+        _check_hub()
+        where = dict(name=languages, split=split)
+    elif Path(path).is_file():
+        where = dict(data_files=str(Path(path).absolute()), split="train")
+    else:
+        raise FileNotFoundError(f"no file {path}")
+    rows = needed("datasets").load_dataset(kind, streaming=True, **where)
+    rows = rows if limit is None else rows.take(limit)
+    rows = rows.shuffle(seed=seed, buffer_size=buffer)  # the same for all, and only then dealt out
+    for row in needed("datasets.distributed").split_dataset_by_node(rows, rank, world):
+        texts = row.get("translation") or {}
+        if source not in texts or target not in texts:
+            raise ValueError(f"a row needs a translation with {source} and {target}, not {row}")
+        sides = [(texts[language] or "").strip() for language in (source, target)]
+        if all(sides):
+            yield Pair(*sides)
+
+
+def _check_hub() -> None:
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:  # datasets itself would try for half a minute
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers
+    except OSError as error:
+        raise ConnectionError(
+            f"{address} cannot be reached: {error}. path=... reads a file of your own"
+        ) from None
