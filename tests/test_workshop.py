@@ -377,8 +377,9 @@ def test_each_notebook_has_its_section_with_its_minutes():
 
 
 def test_the_solutions_pass_every_check_that_is_gathered():
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        solved = gather.marks(gather.read(ROOT / "notebooks" / "solutions" / path.name))
+    for solution in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")):
+        path = ROOT / "notebooks" / solution.name
+        solved = gather.marks(gather.read(solution))
         handed_out = gather.checks(gather.read(path))
         assert handed_out and {name: solved.get(name) for name in handed_out} == dict.fromkeys(
             handed_out, "✓"
