@@ -51,7 +51,7 @@ RECIPES = {
 NOT_LEARNED = {
     *("recipes", "plots", "show", "decoding", "packing", "cache", "fast", "streaming", "multi30k"),
     *("docstrings", "pointer", "pronunciation", "variety", "series", "forecaster", "forecasting"),
-    *("hub", "pretrained", "distillation", "export", "serving", "scaling"),
+    *("hub", "pretrained", "denoising", "distillation", "export", "serving", "scaling"),
 }
 
 # Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
