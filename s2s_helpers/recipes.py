@@ -198,6 +198,24 @@ def multi30k_trainer(
     )
 
 
+def pairs_trainer(
+    model: Seq2SeqModel, pairs, epochs: int = 4, lr: float = 4e-3, max_tokens: int = 320,
+    max_length: int = 100, seed: int = 0, progress: bool = True,
+) -> Seq2SeqTrainer:  # fmt: skip
+    """A trainer for a model that is there, of any kind, on pairs of texts of one's own.
+
+    The rate rises for a tenth of the steps, then falls to 0. Batches hold `max_tokens`; texts are
+    cut by the model's own vocabularies, and after `max_length` pieces.
+    """
+    vocabularies = model.source_vocabulary, model.target_vocabulary
+    dataset = Seq2SeqDataset(pairs, *vocabularies, max_length=max_length)
+    loader = make_loader(dataset, max_tokens=max_tokens, shuffle=True, seed=seed)
+    steps = epochs * len(loader)
+    config = training_config(epochs, lr=lr, progress=progress, device="cpu")
+    schedule = linear_warmup(steps // 10, steps)
+    return Seq2SeqTrainer(model, config, loader, schedule=schedule, seed=seed)
+
+
 def cache_folder() -> Path:
     """Where trained models are kept: `S2S_CACHE_DIR`, or the user's cache folder."""
     return Path(os.environ.get("S2S_CACHE_DIR") or platformdirs.user_cache_dir("s2s_helpers"))

@@ -91,8 +91,9 @@ class Pretrained(Seq2SeqModel):
     MarianMTModel) and its tokenizer, speaking the four verbs.
 
     A `State` holds in `hidden`, for each layer, keys and values of the target so far and of the
-    source, each (lines, heads, tokens, d). Attention needs the model's "eager" implementation.
-    Raises ValueError where the checkpoint does not say how its decoder starts.
+    source, each (lines, heads, tokens, d). Attention needs the model's "eager" implementation; in
+    training mode there is none. Raises ValueError where the checkpoint does not say how its decoder
+    starts.
     """
 
     def __init__(self, inner: nn.Module, tokenizer, prefix: str = ""):
@@ -138,18 +139,19 @@ class Pretrained(Seq2SeqModel):
     def _decode(self, tokens: Tensor, memory: Memory, cache=None):
         """Logits (batch, target, vocabulary) in the order of our ids, and cross-attention (batch,
         layers, heads, target, source) or None."""
+        wanted = self.wants_attention and not self.training
         found = self.inner(
             encoder_outputs=(memory.states,),
             attention_mask=memory.mask.long(),
             decoder_input_ids=self.theirs[tokens],
             cache=cache,
             use_cache=cache is not None,
-            output_attentions=self.wants_attention,
+            output_attentions=wanted,
         )
         logits = found.logits.index_select(-1, self.theirs)
         if self.target_vocabulary.shared_start:  # else pad or eos would count twice
             logits = logits.index_fill(-1, self.theirs.new_tensor([SOS]), NEVER)
-        return logits, torch.stack(found.cross_attentions, 1) if self.wants_attention else None
+        return logits, torch.stack(found.cross_attentions, dim=1) if wanted else None
 
     def save(self, folder) -> Path:
         """Write a checkpoint that `load` and transformers read; the folder, which must be new,
