@@ -4,6 +4,7 @@ import importlib.util
 import json
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -286,3 +287,26 @@ def test_their_attention_is_ours(folders, kind):
         expected = theirs(x, key_value_states=states)[0]
         found, _ = ours(x, ours.keys_values(states), None)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_benchmark_measures_and_tells(monkeypatch, tmp_path):
+    path = Path(__file__).parent.parent / "benchmarks"
+    monkeypatch.syspath_prepend(path)
+    spec = importlib.util.spec_from_file_location("pretrained_benchmark", path / "pretrained.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    # Captions of its own: the real ones are not on every machine.
+    monkeypatch.setattr(script.multi30k, "load", lambda split: PAIRS * 2000)
+    run = script.one_run(0, (6,), 12, PAIRS, texts=60)
+    assert run["pretraining"]["texts"] == 24 and set(script.STARTS) < set(run)
+    assert all(0 <= run[name]["6"]["bleu"] <= 100 for name in script.STARTS)
+    published = {"parameters": 60e6, "as it is": {"bleu": 12.34}, "fine-tuned": {"bleu": 23.45}}
+    results = {"runs": {"0": run, "1": run}, "hub": {"t5": published}}
+    table = script.table(results)
+    assert "| google-t5/t5-small | 60 M | 12.3 | 23.4 |" in table or "23.5" in table
+    assert table.count("| BART, pre-trained | ") == 1 and "± 0.0" in table
+    script.save(results, tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
+    monkeypatch.setattr(script, "load", lambda **told: (_ for _ in ()).throw(FileNotFoundError()))
+    assert script.hub_run("t5") is None
