@@ -42,13 +42,13 @@ def score(model, test) -> dict:
 
 
 def fitted(model, pairs, seed: int, **settings) -> dict:
-    """Train the model; the seconds that took, and the mean loss of the last 20 steps."""
+    """Train the model; what that took, and the mean loss of the last 20 steps."""
     trainer = pairs_trainer(model, pairs, seed=seed, progress=False, **settings)
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     steps = trainer.fit().steps
-    seconds = time.perf_counter() - started
+    spent = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - busy}
     loss = statistics.mean(step["loss"] for step in steps[-20:])
-    return {"seconds": seconds, "steps": len(steps), "loss": loss}
+    return {**spent, "steps": len(steps), "loss": loss}
 
 
 def one_run(seed: int, sizes=SIZES, plain: int = PLAIN, test=None, texts: int = 8000) -> dict:
@@ -104,13 +104,12 @@ def table(results: dict) -> str:
     """The README's table: BLEU by start and number of pairs; published checkpoints, if measured."""
     runs = list(results["runs"].values())
     sizes = list(runs[0][STARTS[0]])
-    head = ["start", *(f"BLEU, {int(n):,} pairs" for n in sizes), "pre-training, s", "then, s"]
+    head = ["start", "pre-training, steps", *(f"BLEU, {int(n):,} pairs" for n in sizes)]
     rows = []
     for name in STARTS:
         cells = [spread([run[name][n]["bleu"] for run in runs]) for n in sizes]
-        before = spread([run["pretraining"]["seconds"] for run in runs])
-        then = spread([run[name][sizes[-1]]["seconds"] for run in runs])
-        rows.append([name, *cells, before if name == STARTS[-1] else "-", then])
+        steps = statistics.mean(run["pretraining"]["steps"] for run in runs)
+        rows.append([name, f"{steps:.0f}" if name == STARTS[-1] else "-", *cells])
     shown = markdown(head, rows)
     if hub := results.get("hub"):
         head = ["checkpoint", "parameters", "BLEU as it is", "steps", "BLEU after them"]
