@@ -116,6 +116,7 @@ def test_a_start_symbol_of_its_own_takes_no_further_id(folders):
 
 
 def test_forward_gives_their_logits(model, batch):
+    assert not any(part.training for part in model.modules())
     found = model.inner(
         input_ids=model.theirs[batch.source],
         attention_mask=batch.source_mask.long(),

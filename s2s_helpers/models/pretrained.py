@@ -194,7 +194,7 @@ def load(name, revision: str | None = None, prefix: str = "", safetensors: bool 
             tokenizer = library.AutoTokenizer.from_pretrained(name, **told)
         told |= dict(use_safetensors=safetensors, attn_implementation="eager")
         inner = library.AutoModelForSeq2SeqLM.from_pretrained(name, **told)
-        return Pretrained(inner.eval(), tokenizer, prefix)
+        return Pretrained(inner, tokenizer, prefix).eval()
 
     try:
         return read(offline=True)
