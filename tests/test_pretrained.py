@@ -27,7 +27,7 @@ TEXTS = [
     *("Deux jeunes hommes font du vélo.", "Un chien court sur l'herbe verte.", "Les enfants !"),
 ]
 PAIRS = [Pair(source, target) for source, target in zip(TEXTS[:3], TEXTS[3:], strict=True)]
-STEPS = 25
+STEPS = 80
 SHAPE = dict(vocabulary=300, width=16, heads=2, layers=2)
 # How each names its specials, as in the published checkpoints: pad, unk, start, eos.
 SPECIALS = {"t5": (0, 2, 0, 1), "bart": (1, 3, 2, 2), "marian": (-1, 1, -1, 0)}
