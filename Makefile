@@ -60,6 +60,7 @@ benchmark: install
 	$(RUN) benchmarks/scale.py --quick
 	$(RUN) benchmarks/production.py --quick
 	$(RUN) benchmarks/scaling.py --quick
+	$(RUN) benchmarks/pretrained.py --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -73,6 +74,7 @@ benchmark-full: install
 	$(RUN) benchmarks/scale.py
 	$(RUN) benchmarks/production.py
 	$(RUN) benchmarks/scaling.py
+	$(RUN) benchmarks/pretrained.py
 	$(RUN) benchmarks/quality.py readme
 
 format: install

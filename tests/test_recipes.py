@@ -7,7 +7,7 @@ from s2s_helpers import recipes
 from s2s_helpers.corpora import phrasebook
 from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, load_model
-from s2s_helpers.vocabulary import UNK, SubwordVocabulary
+from s2s_helpers.vocabulary import UNK, SubwordVocabulary, Vocabulary
 
 
 @pytest.fixture
@@ -150,3 +150,21 @@ def test_the_captions_vocabulary_is_made_of_training_captions_alone(monkeypatch)
     assert len(vocabulary) == 300
     for pair in pairs["train"]:
         assert UNK not in vocabulary.encode(pair.source) + vocabulary.encode(pair.target)
+
+
+def test_pairs_of_ones_own_train_a_model_that_is_there():
+    pairs = [("a b c d", "d c b a"), ("b c", "c b")] * 20
+    words = Vocabulary.build([text for pair in pairs for text in pair])
+    torch.manual_seed(0)
+    trainer = recipes.pairs_trainer(
+        Seq2Seq(words, words, embedding=8, hidden=16), pairs, epochs=3, lr=1e-2,
+        max_tokens=20, max_length=3, progress=False,
+    )  # fmt: skip
+    dataset = trainer.train_dataloader.dataset
+    assert dataset.source_lengths[:2] == [3, 3]  # cut, EOS included
+    steps = trainer.fit().steps
+    assert len(steps) == 3 * len(trainer.train_dataloader)
+    rates = [step["lr"] for step in steps]
+    assert max(rates) == pytest.approx(1e-2) and rates[-1] == 0
+    assert rates.index(max(rates)) + 1 == len(steps) // 10
+    assert steps[-1]["loss"] < steps[0]["loss"]

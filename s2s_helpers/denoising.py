@@ -1,0 +1,55 @@
+"""Text spoiled on purpose: what a model learns on before it sees a single translation.
+
+Both objectives need plain text only. They work on words here, cut at spaces, where the papers count
+subwords; a tokenizer must know the marks as tokens of their own.
+"""
+
+import numpy as np
+
+
+def infill(text: str, rng: np.random.Generator, share=0.3, mean=3.0, mask="<mask>") -> str:
+    """BART's text infilling (Lewis et al. 2020, section 2.2): spans of words, their lengths from a
+    Poisson distribution of this `mean`, each become one mask; a span of no words inserts one. The
+    target is the whole text.
+
+    About a `share` of the words goes, at least one. Raises ValueError for a text without words or
+    a share outside 0 to 1.
+    """
+    words = _words(text, share)
+    left = max(1, round(share * len(words)))
+    while left > 0:
+        length = min(int(rng.poisson(mean)), left)
+        start = int(rng.integers(len(words) - length + 1))
+        if mask not in words[start : start + length]:
+            words[start : start + length] = [mask]
+            left -= max(1, length)
+    return " ".join(words)
+
+
+def corrupt_spans(text: str, rng: np.random.Generator, share=0.15) -> tuple[str, str]:
+    """T5's objective (Raffel et al. 2020, section 3.1.4): each word is dropped with probability
+    `share`, at least one is, and neighbours that go share one sentinel, `<extra_id_0>` and so on.
+
+    Returns the text with sentinels, and what is to be written: each sentinel with the words it
+    stands for, and one more sentinel as the end. Raises ValueError as `infill` does.
+    """
+    words = _words(text, share)
+    dropped = rng.random(len(words)) < share
+    if not dropped.any():
+        dropped[rng.integers(len(words))] = True
+    source, target, count = [], [], 0
+    for position, word in enumerate(words):
+        if dropped[position] and (position == 0 or not dropped[position - 1]):
+            for side in (source, target):
+                side.append(f"<extra_id_{count}>")
+            count += 1
+        (target if dropped[position] else source).append(word)
+    return " ".join(source), " ".join([*target, f"<extra_id_{count}>"])
+
+
+def _words(text: str, share: float) -> list[str]:
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share}")
+    if not text.split():
+        raise ValueError(f"there are no words to spoil: {text!r}")
+    return text.split()
