@@ -62,7 +62,15 @@ CAPTION_TRAINING = dict(
 )  # fmt: skip
 
 # Letters to phonemes on one core, in half a minute.
-SPEAKING = dict(attention="luong", score="general", input_feeding=False, embedding=64, hidden=128, cell="gru", dropout=0.0)
+SPEAKING = dict(
+    attention="luong",
+    score="general",
+    input_feeding=False,
+    embedding=64,
+    hidden=128,
+    cell="gru",
+    dropout=0.0,
+)
 SPEAKING_TRAINING = dict(
     words=None, epochs=1, lr=4e-3, batch_size=64, warmup_steps=100, decay=None, label_smoothing=0.0,
     ema=0.99,
@@ -177,22 +185,29 @@ def multi30k_trainer(
     class than the transformer has its own defaults.
     """
     training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
-    train, validation = multi30k_datasets(training["vocabulary"])
-    loader = make_loader(train, max_tokens=training["max_tokens"], shuffle=True, seed=seed)
+    set_seed(seed)
+    datasets = multi30k_datasets(training["vocabulary"])
+    shared = datasets[0].target_vocabulary
+    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
+    model = model_class(shared, shared, **(settings | changes))
+    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
+
+
+def _trainer(model, train, validation, training, seed, progress, checkpoint_dir, callbacks):
+    """The trainer that `multi30k_trainer` and `pronunciation_trainer` share."""
+    size = {name: training[name] for name in ("batch_size", "max_tokens") if name in training}
+    loader = make_loader(train, **size, shuffle=True, seed=seed)
     steps = training["epochs"] * len(loader)
     decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
-    set_seed(seed)
-    shared = train.target_vocabulary
-    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
     return Seq2SeqTrainer(
-        model_class(shared, shared, **(settings | changes)),
+        model,
         training_config(
             training["epochs"],
             lr=training["lr"],
             progress=progress,
             checkpoint_dir=checkpoint_dir,
             device="cpu",
-            bf16=training["bf16"],
+            bf16=training.get("bf16", False),
         ),
         loader,
         make_loader(validation, batch_size=64),
@@ -216,35 +231,14 @@ def pronunciation_trainer(
     `ema` as in `multi30k_trainer`. Another model than the RNN with attention has its own defaults.
     """
     training = {name: changes.pop(name, value) for name, value in SPEAKING_TRAINING.items()}
-    splits = pronunciation.load()
-    words = dict(list(splits.train.items())[: training["words"]])
-    shared = pronunciation.vocabularies(splits.train)
-    train, validation = (
-        Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in (words, splits.validation)
-    )
-    loader = make_loader(train, batch_size=training["batch_size"], shuffle=True, seed=seed)
-    steps = training["epochs"] * len(loader)
-    decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
+    words, validation, _ = pronunciation.load()
+    shared = pronunciation.vocabularies(words)
+    words = dict(list(words.items())[: training["words"]])
+    datasets = (Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in (words, validation))
     set_seed(seed)
     settings = SPEAKING if model_class is AttentionSeq2Seq else {}
-    return Seq2SeqTrainer(
-        model_class(*shared, **(settings | changes)),
-        training_config(
-            training["epochs"],
-            lr=training["lr"],
-            progress=progress,
-            checkpoint_dir=checkpoint_dir,
-            device="cpu",
-        ),
-        loader,
-        make_loader(validation, batch_size=256),
-        loss=Seq2SeqLoss(training["label_smoothing"]),
-        metrics={"token_accuracy": token_accuracy},
-        callbacks=callbacks,
-        schedule=linear_warmup(training["warmup_steps"], steps, decay),
-        ema=training["ema"],
-        seed=seed,
-    )
+    model = model_class(*shared, **(settings | changes))
+    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
 
 
 def cache_folder() -> Path:

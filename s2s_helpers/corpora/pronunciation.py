@@ -96,7 +96,9 @@ def error_rates(spoken: Sequence[str], accepted: Sequence[Sequence[str]]) -> Err
     if isinstance(spoken, str) or any(isinstance(each, str) for each in accepted):
         raise TypeError("spoken is a list of texts, accepted a list with several texts for each")
     if len(spoken) != len(accepted) or not len(spoken):
-        raise ValueError(f"{len(spoken)} pronunciations, but accepted ones of {len(accepted)} words")
+        raise ValueError(
+            f"{len(spoken)} pronunciations, but accepted ones of {len(accepted)} words"
+        )
     if not all(accepted):
         raise ValueError(f"word {[bool(a) for a in accepted].index(False)} has nothing accepted")
     found = [closest(said, each) for said, each in zip(spoken, accepted, strict=True)]
