@@ -58,6 +58,7 @@ benchmark: install
 	$(RUN) benchmarks/training_speed.py --quick
 	$(RUN) benchmarks/decoding.py --quick
 	$(RUN) benchmarks/scale.py --quick
+	$(RUN) benchmarks/pronunciation.py short --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -69,6 +70,8 @@ benchmark-full: install
 	$(RUN) benchmarks/decoding.py --threads 1
 	$(RUN) benchmarks/decoding.py --threads 2
 	$(RUN) benchmarks/scale.py
+	$(RUN) benchmarks/pronunciation.py short
+	$(RUN) benchmarks/pronunciation.py long
 	$(RUN) benchmarks/quality.py readme
 
 format: install

@@ -72,7 +72,7 @@ SPEAKING = dict(
     dropout=0.0,
 )
 SPEAKING_TRAINING = dict(
-    words=None, epochs=1, lr=4e-3, batch_size=64, warmup_steps=100, decay=None, label_smoothing=0.0,
+    words=None, epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, decay=None, label_smoothing=0.0,
     ema=0.99,
 )  # fmt: skip
 
