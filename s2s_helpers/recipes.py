@@ -63,13 +63,7 @@ CAPTION_TRAINING = dict(
 
 # Letters to phonemes on one core, in half a minute.
 SPEAKING = dict(
-    attention="luong",
-    score="general",
-    input_feeding=False,
-    embedding=64,
-    hidden=128,
-    cell="gru",
-    dropout=0.0,
+    attention="luong", input_feeding=False, embedding=64, hidden=128, cell="gru", dropout=0.0
 )
 SPEAKING_TRAINING = dict(
     words=None, epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, decay=None, label_smoothing=0.0,
