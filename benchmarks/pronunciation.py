@@ -30,11 +30,11 @@ SEARCHES = {"greedy": 1, "beam 5": 5}
 RUNS = {
     "short": {},  # the recipe as it is
     "long": dict(
-        hidden=256, embedding=128, layers=2, dropout=0.2, epochs=12, batch_size=128,
+        hidden=256, embedding=128, layers=2, dropout=0.2, epochs=10, batch_size=128,
         lr=4e-3, warmup_steps=400, ema=0.999, label_smoothing=0.1,
     ),
 }  # fmt: skip
-QUICK = dict(words=200, epochs=1)
+QUICK = dict(words=200, epochs=1, warmup_steps=1)
 NAMES = {"short": "notebook 11, one pass", "long": "longer training"}
 
 

@@ -107,6 +107,8 @@ def diverse_beam_search(
             f"n_best must lie between 1 and the {width} lines of a group, got {n_best}"
         )
     mask, limits = check_source(model, source, source_mask, max_length)
+    if model.max_positions is not None:  # what is found is read once more, after an SOS
+        limits = limits.clamp(max=model.max_positions - 1)
     with evaluation(model, attention), prepared(model, len(source) * width) as ready:
         settings = ready, source, mask, limits, width, length_penalty, n_best
         searches = [Group(*settings) for _ in range(groups)]

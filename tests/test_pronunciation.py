@@ -126,19 +126,28 @@ def benchmark(monkeypatch):
     return importlib.import_module("pronunciation")
 
 
-def test_the_benchmark_measures_and_shows_every_row(benchmark, monkeypatch, capsys):
-    tiny = dict(hidden=8, embedding=4, words=200, epochs=1, batch_size=64)
-    monkeypatch.setattr(benchmark, "RUNS", {"short": tiny, "long": tiny})
-    test = dict(list(load().test.items())[:30])
-    monkeypatch.setattr(benchmark, "TEST", test)
-    result = benchmark.run("short", 0)
+def test_the_benchmark_measures_and_shows_every_row(benchmark):
+    tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
+    few = dict(list(load().test.items())[:30])
+    result = benchmark.run(tiny, 0, words=few)
+    assert result["test_words"] == 30 and result["curve"][0]["wer"] > 0
     for search in benchmark.SEARCHES:
         assert result[search]["per"] > 0 and 0 < result[search]["wer"] <= 100
     results = {"runs": {"short": {"0": result, "1": result}, "long": {"0": result}}}
     text = benchmark.table(json.loads(json.dumps(results)))
-    assert "Toshniwal and Livescu 2016" in text and "5.23" in text
+    assert "Toshniwal and Livescu 2016" in text and "| 5.23 | 22.10 |" in text
     assert len({line.count("|") for line in text.splitlines()}) == 1
-    assert f"{result['greedy']['per']:.2f}" in text
+    assert f"| 2 | {result['greedy']['per']:.2f} ± 0.00 |" in text
+    assert f"| 1 | {result['beam 5']['per']:.2f} |" in text
+
+
+def test_a_training_goes_on_with_its_error_rates(benchmark, tmp_path):
+    tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
+    few = dict(list(load().test.items())[:10])
+    benchmark.run(tiny, 0, tmp_path, words=few)
+    result = benchmark.run(tiny | {"epochs": 2}, 0, tmp_path, resume=True, words=few)
+    assert [row["epoch"] for row in result["curve"]] == [1, 2]
+    assert all(row["per"] > 0 for row in result["curve"]) and result["resumed"]
 
 
 def test_benchmark_results_are_kept_whole(benchmark, monkeypatch, tmp_path):

@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 import torch
-from test_decoding import KINDS, SOURCE, build, log_probability, next_step, padded, sentences
+from test_decoding import KINDS, SOURCE, TINY, build, log_probability, next_step, padded, sentences
 
 from s2s_helpers.decoding import Hypothesis, beam_search, sample
+from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State
 from s2s_helpers.variety import (
     diverse_beam_search,
@@ -233,6 +234,15 @@ def test_a_sentence_gets_the_same_alone(kind):
 def test_bad_settings_of_a_diverse_search(changes, message):
     with pytest.raises(ValueError, match=message):
         diverse_beam_search(build("rnn"), padded(sentences()).source, **changes)
+
+
+def test_outputs_stay_within_the_models_positions():
+    model = TransformerSeq2Seq(
+        SOURCE, TINY, width=8, heads=2, layers=1, feedforward=12, max_positions=9
+    ).eval()
+    model.output.bias.data[EOS] = -50.0  # never ends by itself
+    for row in diverse_beam_search(model, padded(sentences()).source, beam_size=4, groups=2):
+        assert {len(h.ids) for h in row} == {8} and not row[0].finished
 
 
 def test_log_probabilities_are_those_of_forward(kind, monkeypatch):
