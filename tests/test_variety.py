@@ -178,26 +178,29 @@ def plain_diverse_search(model, source_ids, width, groups, strength, limit):
     return [sorted(group, key=lambda c: -c[0])[:width] for group in finished]
 
 
-@pytest.mark.parametrize("strength", [0.3, 2.0])
-def test_groups_choose_as_a_plain_loop_does(kind, strength):
-    """The limit is so far away that every group has found its best by then."""
-    model, rows = build(kind, seed=5, ending=3.0), sentences(3)
-    batch = padded(rows)
-    settings = dict(length_penalty=0.0, max_length=7)
-    found = diverse_beam_search(
-        model, batch.source, batch.source_mask, 6, 3, strength, n_best=1, **settings
-    )
-    compared = 0
-    for source_ids, row in zip(rows, found, strict=True):
-        expected = plain_diverse_search(model, source_ids, 2, 3, strength, 7)
+@pytest.mark.parametrize("strength", [0.2, 0.5, 2.0])
+def test_groups_choose_as_a_plain_loop_does(strength):
+    """The limit is so far away that the groups have found their best by then."""
+    source, compared, long = torch.tensor([[4, EOS]]), 0, 0
+    for seed in range(24):
+        torch.manual_seed(seed)
+        logits = 1.5 * torch.randn(7, 7)
+        logits[:, EOS] += 1.0
+        logits[SOS, EOS] = -50.0  # nothing ends before it has begun
+        model = Table(logits)
+        (row,) = diverse_beam_search(
+            model, source, None, 6, 3, strength, length_penalty=0.0, max_length=7, n_best=1
+        )
+        expected = plain_diverse_search(model, [4, EOS], 2, 3, strength, 7)
         if all(expected):
             compared += 1
+            long += max(len(h.ids) for h in row) > 2
             assert Counter(tuple(h.ids) for h in row) == Counter(tuple(g[0][1]) for g in expected)
         for hypothesis in row:
-            own = log_probability(model, source_ids, hypothesis.ids)
+            own = log_probability(model, [4, EOS], hypothesis.ids)
             assert hypothesis.log_probability == hypothesis.score == pytest.approx(own, abs=1e-4)
         assert [h.score for h in row] == sorted((h.score for h in row), reverse=True)
-    assert compared >= 2
+    assert compared >= 8 and long >= 4
 
 
 def test_a_high_price_brings_other_first_tokens(kind):
@@ -210,8 +213,8 @@ def test_a_high_price_brings_other_first_tokens(kind):
 
 
 def test_a_sentence_gets_the_same_alone(kind):
-    model, batch = build(kind, seed=4), padded(sentences(5))
-    settings = dict(beam_size=4, groups=2, strength=0.7)
+    model, batch = build(kind, seed=4, sharpness=1.0), padded(sentences(24))
+    settings = dict(beam_size=4, groups=2, strength=3.0, max_length=9)
     together = diverse_beam_search(model, batch.source, batch.source_mask, **settings)
     for row, expected in enumerate(together):
         source = batch.source[row][batch.source_mask[row]][None]
