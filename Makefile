@@ -61,6 +61,7 @@ benchmark: install
 	$(RUN) benchmarks/production.py --quick
 	$(RUN) benchmarks/scaling.py --quick
 	$(RUN) benchmarks/pretrained.py --quick
+	$(RUN) benchmarks/pronunciation.py short --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -75,6 +76,8 @@ benchmark-full: install
 	$(RUN) benchmarks/production.py
 	$(RUN) benchmarks/scaling.py
 	$(RUN) benchmarks/pretrained.py
+	$(RUN) benchmarks/pronunciation.py short
+	$(RUN) benchmarks/pronunciation.py long
 	$(RUN) benchmarks/quality.py readme
 
 format: install

@@ -7,7 +7,7 @@ and what a sentence gets does not depend on which others stand beside it.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -147,7 +147,7 @@ def greedy_decode(
 
 def sample(
     model, source: Tensor, source_mask=None, max_length=None, temperature=1.0, top_k=None,
-    top_p=None, seed: int | Sequence[int] = 0, attention=True,
+    top_p=None, seed: int | Sequence[int] = 0, attention=True, keep: Callable | None = None,
 ) -> list[Hypothesis]:  # fmt: skip
     """Draw every token from the model's distribution, sharpened and cut as wanted.
 
@@ -180,6 +180,8 @@ def sample(
         before = p.cumsum(dim=-1) - p  # probability of all that come first
         if top_p is not None:
             p = p.masked_fill(before >= top_p, 0.0)
+        if keep is not None:
+            p = p.masked_fill(~keep(p), 0.0)
         luck = torch.tensor([[0.0 if row is None else generators[row].random()] for row in rows])
         reached = p.cumsum(dim=-1)  # (rows, candidates)
         wanted = luck.to(p.device) * reached[:, -1:]
@@ -291,7 +293,7 @@ class BeamSearch:
         beam, step = self.beam_size, len(self.history)
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
         attention = attention if self.model.wants_attention else None
-        totals = next_log_probabilities(logits).add_(self.scores.flatten()[:, None])
+        totals = self._of_next(logits).add_(self.scores.flatten()[:, None])
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
         values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)
         width, size = self.scores.shape[1], totals.shape[1]
@@ -324,6 +326,11 @@ class BeamSearch:
             self.state = state.select(lines, beam)
         else:
             self.state, self.memory = state.select(lines), self.memory.select(lines)
+
+    def _of_next(self, logits: Tensor) -> Tensor:
+        """What each next token adds to its line's score, (lines, vocabulary); another search than
+        the plain one may add something of its own."""
+        return next_log_probabilities(logits)
 
     def _note(self, which, values, parents, tokens, step) -> None:
         """Enter hypotheses that are over, and keep the `n_best` of their sentence."""

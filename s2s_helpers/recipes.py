@@ -14,7 +14,7 @@ import platformdirs
 import torch
 from filelock import FileLock
 
-from s2s_helpers.corpora import multi30k, phrasebook
+from s2s_helpers.corpora import multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
@@ -59,6 +59,15 @@ CAPTIONS = dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0)
 CAPTION_TRAINING = dict(
     vocabulary=2000, epochs=1, lr=4e-3, max_tokens=320, warmup_steps=150, decay=None,
     label_smoothing=0.0, ema=0.99, bf16=False,
+)  # fmt: skip
+
+# Letters to phonemes on one core, in half a minute.
+SPEAKING = dict(
+    attention="luong", input_feeding=False, embedding=64, hidden=128, cell="gru", dropout=0.0
+)
+SPEAKING_TRAINING = dict(
+    words=None, epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, decay=None, label_smoothing=0.0,
+    ema=0.99,
 )  # fmt: skip
 
 
@@ -170,22 +179,29 @@ def multi30k_trainer(
     class than the transformer has its own defaults.
     """
     training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
-    train, validation = multi30k_datasets(training["vocabulary"])
-    loader = make_loader(train, max_tokens=training["max_tokens"], shuffle=True, seed=seed)
+    set_seed(seed)
+    datasets = multi30k_datasets(training["vocabulary"])
+    shared = datasets[0].target_vocabulary
+    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
+    model = model_class(shared, shared, **(settings | changes))
+    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
+
+
+def _trainer(model, train, validation, training, seed, progress, checkpoint_dir, callbacks):
+    """The trainer that `multi30k_trainer` and `pronunciation_trainer` share."""
+    size = {name: training[name] for name in ("batch_size", "max_tokens") if name in training}
+    loader = make_loader(train, **size, shuffle=True, seed=seed)
     steps = training["epochs"] * len(loader)
     decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
-    set_seed(seed)
-    shared = train.target_vocabulary
-    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
     return Seq2SeqTrainer(
-        model_class(shared, shared, **(settings | changes)),
+        model,
         training_config(
             training["epochs"],
             lr=training["lr"],
             progress=progress,
             checkpoint_dir=checkpoint_dir,
             device="cpu",
-            bf16=training["bf16"],
+            bf16=training.get("bf16", False),
         ),
         loader,
         make_loader(validation, batch_size=64),
@@ -214,6 +230,27 @@ def pairs_trainer(
     config = training_config(epochs, lr=lr, progress=progress, device="cpu")
     schedule = linear_warmup(steps // 10, steps)
     return Seq2SeqTrainer(model, config, loader, schedule=schedule, seed=seed)
+
+
+def pronunciation_trainer(
+    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(),
+    model_class=AttentionSeq2Seq, **changes,
+) -> Seq2SeqTrainer:  # fmt: skip
+    """An untrained model for spelling to pronunciation, and the trainer with its recipe.
+
+    `changes` replaces settings of the model, or of the training: `words` (so many of the training
+    words; None: all), `epochs`, `lr`, `batch_size`, `warmup_steps`, `decay`, `label_smoothing` and
+    `ema` as in `multi30k_trainer`. Another model than the RNN with attention has its own defaults.
+    """
+    training = {name: changes.pop(name, value) for name, value in SPEAKING_TRAINING.items()}
+    words, validation, _ = pronunciation.load()
+    shared = pronunciation.vocabularies(words)
+    words = dict(list(words.items())[: training["words"]])
+    datasets = (Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in (words, validation))
+    set_seed(seed)
+    settings = SPEAKING if model_class is AttentionSeq2Seq else {}
+    model = model_class(*shared, **(settings | changes))
+    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
 
 
 def cache_folder() -> Path:

