@@ -22,9 +22,11 @@ from s2s_helpers.corpora import Pair
 from s2s_helpers.vocabulary import word_tokenize
 
 # The standard library ("") and packages that this course brings along.
-PACKAGES = tuple(",torch,pandas,matplotlib,sklearn,networkx,numpy,IPython,tornado".split(","))
+PACKAGES = (
+    *("", "torch", "pandas", "matplotlib", "sklearn", "networkx", "numpy", "IPython", "tornado"),
+)
 SKIPPED = {"site-packages", "test", "tests", "testing", "idlelib", "lib2to3", "ensurepip"}
-BODY_WORDS = 60
+BODY_WORDS = 40
 _HEADING = re.compile(r"[^\n]*\n\s*[-=~^]{3,}")
 _NOT_PROSE = re.compile(r"(>>>|\.\. |:\w+.*:|[-*+|] |\w+:\s*\n)|.*>>>", re.DOTALL)
 
@@ -101,7 +103,7 @@ def _definitions(body: Sequence[ast.stmt]) -> Iterator:
 def as_pair(name: str, docstring: str) -> tuple[str, str] | None:
     """(source, summary) of a docstring, or None where it makes no good pair.
 
-    The text ends at the first heading, list, field, table or example, and at 60 words. A good
+    The text ends at the first heading, list, field, table or example, and at 40 words. A good
     summary has 3 to 16 tokens, a good text 8 or more.
     """
     summary, *paragraphs = re.split(r"\n\s*\n", docstring.strip())
