@@ -8,6 +8,7 @@ versions, differs between machines, and so do the pairs.
 
 import ast
 import re
+import sys
 import sysconfig
 import warnings
 import zlib
@@ -59,7 +60,7 @@ def load(packages: tuple[str, ...] = PACKAGES, progress: bool = True) -> Splits:
     """
     seen, splits = set(), Splits([], [], [])
     site, stdlib = (Path(sysconfig.get_paths()[key]) for key in ("purelib", "stdlib"))
-    for package in tqdm(packages, "packages", disable=not progress):
+    for package in tqdm(packages, "packages", file=sys.stdout, disable=not progress):
         for pair in harvest(site / package, site) if package else harvest(stdlib, stdlib):
             body = pair.source.partition(": ")[2]
             keys = {re.sub(r"\W+", " ", text.lower()).strip() for text in (pair.target, body)}
