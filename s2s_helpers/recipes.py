@@ -237,7 +237,9 @@ def summarizer_trainer(
     elif coverage:
         settings = settings | {"coverage": True}
     pairs = docstrings.load().train if pairs is None else pairs
-    loader = make_loader(dataset(pairs, words, words), batch_size, shuffle=True, seed=seed)
+    loader = make_loader(
+        dataset(pairs, words, words, max_length=40), batch_size, shuffle=True, seed=seed
+    )
     set_seed(seed)
     model = model_class(words, words, **settings)
     if start is not None:

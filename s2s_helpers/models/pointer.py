@@ -96,8 +96,8 @@ class PointerGenerator(Seq2SeqModel):
     """
 
     def __init__(
-        self, source_vocabulary, target_vocabulary, coverage=False, slots=30, embedding=128,
-        hidden=256, cell="lstm", dropout=0.1,
+        self, source_vocabulary, target_vocabulary, coverage=False, slots=30, score="concat",
+        embedding=128, hidden=256, cell="lstm", dropout=0.1,
     ):  # fmt: skip
         if source_vocabulary != target_vocabulary:
             raise ValueError("copied words need one vocabulary, for source and target together")
@@ -106,11 +106,12 @@ class PointerGenerator(Seq2SeqModel):
             kept = [words.to_dict()[k] for k in ("tokens", "level", "lowercase", "language")]
             words = CopyVocabulary(*kept, slots)
         shape = dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
-        super().__init__(words, words, coverage=coverage, slots=words.slots, **shape)
+        how = dict(coverage=coverage, slots=words.slots, score=score)
+        super().__init__(words, words, **how, **shape)
         self.coverage, self.overlap = coverage, None
         self.encoder = Encoder(words.fixed, **shape)
         self.bridge = Bridge(hidden, 1, cell)
-        self.decoder = AttentionDecoder(words.fixed, "luong", "concat", False, **shape)
+        self.decoder = AttentionDecoder(words.fixed, "luong", score, False, **shape)
         self.pointer = nn.Linear(hidden + hidden + embedding, 1)  # w_h*, w_s, w_x and b
         self.cover = nn.Linear(1, hidden, bias=False)  # w_c
 
