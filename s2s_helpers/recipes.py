@@ -212,7 +212,7 @@ def multi30k_trainer(
 
 
 @cache
-def docstring_vocabulary(size: int = 2000) -> CopyVocabulary:
+def docstring_vocabulary(size: int = 3000) -> CopyVocabulary:
     """The most frequent words of the training docstrings, texts and summaries together."""
     pairs = docstrings.load().train
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
@@ -221,7 +221,7 @@ def docstring_vocabulary(size: int = 2000) -> CopyVocabulary:
 
 def summarizer_trainer(
     kind: str = "pointer", seed: int = 0, progress: bool = True, pairs=None, start=None,
-    epochs: int = 2, lr: float = 4e-3, batch_size: int = 48, coverage: float = 0.0,
+    epochs: int = 3, lr: float = 8e-3, batch_size: int = 48, coverage: float = 0.0,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained "attention" or "pointer" model for summaries, and the trainer with its recipe.
 
@@ -242,6 +242,7 @@ def summarizer_trainer(
     )
     set_seed(seed)
     model = model_class(words, words, **settings)
+    model.decoder.embedding = model.encoder.embedding  # both read one vocabulary
     if start is not None:
         model.load_state_dict(start.state_dict())
     steps = epochs * len(loader)
