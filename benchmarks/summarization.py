@@ -70,7 +70,7 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     return result | {"parameters": parameters, "seconds": before + seconds}
 
 
-def measure(seeds, train: list, test: list, epochs: int = 3) -> dict:
+def measure(seeds, train: list, test: list, epochs: int = 2) -> dict:
     """A list of runs, one a seed, for every name."""
     runs = {name: [] for name in NAMES}
     runs["lead"] = [scores([docstrings.lead(pair) for pair in test], test)]
