@@ -70,7 +70,7 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     return result | {"parameters": parameters, "seconds": before + seconds}
 
 
-def measure(seeds, train: list, test: list, epochs: int = 2) -> dict:
+def measure(seeds, train: list, test: list, epochs: int = 3) -> dict:
     """A list of runs, one a seed, for every name."""
     runs = {name: [] for name in NAMES}
     runs["lead"] = [scores([docstrings.lead(pair) for pair in test], test)]
@@ -81,7 +81,7 @@ def measure(seeds, train: list, test: list, epochs: int = 2) -> dict:
             trainer = summarizer_trainer(kind, seed, False, train, epochs=epochs)
             runs[kind].append(run(trainer, test))
         before = runs["pointer"][-1]["seconds"]
-        more = dict(pairs=train[::4], start=trainer.model, epochs=1, lr=1e-3)
+        more = dict(pairs=train[::2], start=trainer.model, epochs=1, lr=4e-3)
         for name, weight in ("longer", 0.0), ("coverage", 1.0):
             again = summarizer_trainer("pointer", seed, False, coverage=weight, **more)
             runs[name].append(run(again, test, before))

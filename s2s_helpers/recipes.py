@@ -67,11 +67,8 @@ CAPTION_TRAINING = dict(
 
 # Both have one score of attention and the same widths; only the pointer-generator can copy.
 SUMMARIES = {
-    "attention": (
-        AttentionSeq2Seq,
-        dict(SMALL, attention="luong", score="concat", input_feeding=False),
-    ),
-    "pointer": (PointerGenerator, SMALL),
+    "attention": (AttentionSeq2Seq, dict(attention="luong", score="concat", input_feeding=False)),
+    "pointer": (PointerGenerator, {}),
 }
 
 
@@ -212,7 +209,7 @@ def multi30k_trainer(
 
 
 @cache
-def docstring_vocabulary(size: int = 3000) -> CopyVocabulary:
+def docstring_vocabulary(size: int = 2000) -> CopyVocabulary:
     """The most frequent words of the training docstrings, texts and summaries together."""
     pairs = docstrings.load().train
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
@@ -221,7 +218,7 @@ def docstring_vocabulary(size: int = 3000) -> CopyVocabulary:
 
 def summarizer_trainer(
     kind: str = "pointer", seed: int = 0, progress: bool = True, pairs=None, start=None,
-    epochs: int = 2, lr: float = 8e-3, batch_size: int = 48, coverage: float = 0.0,
+    epochs: int = 3, lr: float = 8e-3, batch_size: int = 48, coverage: float = 0.0,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained "attention" or "pointer" model for summaries, and the trainer with its recipe.
 
@@ -231,6 +228,7 @@ def summarizer_trainer(
     if kind not in SUMMARIES:
         raise ValueError(f"kind must be one of {sorted(SUMMARIES)}, got {kind!r}")
     model_class, settings = SUMMARIES[kind]
+    settings = SMALL | {"hidden": 96} | settings
     words, dataset = docstring_vocabulary(), CopyDataset
     if kind == "attention":
         words, dataset = vocabulary_from_dict(words.to_dict()), Seq2SeqDataset
@@ -254,7 +252,7 @@ def summarizer_trainer(
         model,
         training_config(epochs, lr=lr, progress=progress, device="cpu"),
         loader,
-        loss=CoverageLoss(model, coverage) if coverage else None,
+        loss=CoverageLoss(model, coverage) if kind == "pointer" else None,
         schedule=linear_warmup(steps // 10, steps),
         seed=seed,
     )

@@ -114,6 +114,7 @@ class PointerGenerator(Seq2SeqModel):
         self.decoder = AttentionDecoder(words.fixed, "luong", score, False, **shape)
         self.pointer = nn.Linear(hidden + hidden + embedding, 1)  # w_h*, w_s, w_x and b
         self.cover = nn.Linear(1, hidden, bias=False)  # w_c
+        nn.init.zeros_(self.cover.weight)  # who goes on with coverage goes on from where it was
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         """As every model's; the memory's `keys` hold the source's ids, slots among them, too."""
@@ -155,10 +156,10 @@ class PointerGenerator(Seq2SeqModel):
         p_gen = torch.sigmoid(self.pointer(torch.cat([context, s, x], dim=-1)))  # (8)
         p = F.pad(p_gen * p_vocab, (0, self.source_vocabulary.slots))
         where = memory.keys[1][:, None].expand_as(attention)
-        p = p.scatter_add(-1, where, (1 - p_gen) * attention)  # (9)
+        p = p.scatter_add_(-1, where, (1 - p_gen) * attention)  # (9)
         state = State(hidden, covered, position=state.position + tokens.shape[1])
         # A word that stands nowhere has P = 0, and -inf would spoil the mean of a loss.
-        return Mixture((p + 1e-10).log(), attention, p_gen.squeeze(-1), overlap), state
+        return Mixture(p.add_(1e-10).log(), attention, p_gen.squeeze(-1), overlap), state
 
     def _look(self, queries: Tensor, covered: Tensor, memory: Memory):
         """Context, attention and overlap for every query, and the coverage after the last."""
