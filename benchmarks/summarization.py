@@ -110,7 +110,7 @@ def table(results: dict) -> str:
 
 
 def main(quick: bool) -> None:
-    data = docstrings.load(progress=False)
+    data = docstrings.load()
     torch.set_num_threads(1)
     if quick:
         print(table({"runs": measure(SEEDS[:1], data.train[:300], data.test[:50], epochs=1)}))
