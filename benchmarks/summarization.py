@@ -70,8 +70,8 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     return result | {"parameters": parameters, "seconds": before + seconds}
 
 
-def measure(seeds, train: list, test: list, epochs: int = 3) -> dict:
-    """A list of runs, one a seed, for every name."""
+def measure(seeds, train: list, test: list, epochs: int = 3, keep=lambda runs: None) -> dict:
+    """A list of runs, one a seed, for every name; `keep` gets them after every seed."""
     runs = {name: [] for name in NAMES}
     runs["lead"] = [scores([docstrings.lead(pair) for pair in test], test)]
     runs["name"] = [scores([pair.source.partition(":")[0] for pair in test], test)]
@@ -85,7 +85,7 @@ def measure(seeds, train: list, test: list, epochs: int = 3) -> dict:
         for name, weight in ("longer", 0.0), ("coverage", 1.0):
             again = summarizer_trainer("pointer", seed, False, coverage=weight, **more)
             runs[name].append(run(again, test, before))
-        print(json.dumps({name: found[-1] for name, found in runs.items() if found}), flush=True)
+        keep(runs)
     return runs
 
 
@@ -116,13 +116,16 @@ def main(quick: bool) -> None:
         print(table({"runs": measure(SEEDS[:1], data.train[:300], data.test[:50], epochs=1)}))
         return
     pairs = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
-    about = {"machine": machine("rouge_score"), "seeds": list(SEEDS), "pairs": pairs}
-    results = about | {"runs": measure(SEEDS, data.train, data.test)}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    scratch = RESULTS / "summarization.json.part"
-    scratch.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(scratch, RESULTS / "summarization.json")
-    print(table(results))
+    about = {"machine": machine("rouge_score"), "pairs": pairs}
+
+    def keep(runs: dict) -> None:  # what is done is kept, should it be stopped
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        scratch = RESULTS / "summarization.json.part"
+        seeds = list(SEEDS[: len(runs["coverage"])])
+        scratch.write_text(json.dumps(about | {"seeds": seeds, "runs": runs}, indent=1) + "\n")
+        os.replace(scratch, RESULTS / "summarization.json")
+
+    print(table({"runs": measure(SEEDS, data.train, data.test, keep=keep)}))
 
 
 if __name__ == "__main__":
