@@ -62,6 +62,7 @@ benchmark: install
 	$(RUN) benchmarks/scaling.py --quick
 	$(RUN) benchmarks/pretrained.py --quick
 	$(RUN) benchmarks/pronunciation.py short --quick
+	$(RUN) benchmarks/summarization.py --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -78,6 +79,7 @@ benchmark-full: install
 	$(RUN) benchmarks/pretrained.py
 	$(RUN) benchmarks/pronunciation.py short
 	$(RUN) benchmarks/pronunciation.py long
+	$(RUN) benchmarks/summarization.py
 	$(RUN) benchmarks/quality.py readme
 
 format: install

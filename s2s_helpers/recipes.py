@@ -14,12 +14,16 @@ import platformdirs
 import torch
 from filelock import FileLock
 
-from s2s_helpers.corpora import multi30k, phrasebook, pronunciation
+from s2s_helpers.corpora import docstrings, multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import (
     AttentionSeq2Seq,
+    CopyDataset,
+    CopyVocabulary,
+    CoverageLoss,
+    PointerGenerator,
     Seq2Seq,
     Seq2SeqModel,
     TransformerSeq2Seq,
@@ -27,7 +31,7 @@ from s2s_helpers.models import (
     save_model,
 )
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
-from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary
+from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary, vocabulary_from_dict
 
 SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
 # Model class, its settings, and those of the training: what learns most in 45 s on two cores.
@@ -51,7 +55,8 @@ RECIPES = {
 NOT_LEARNED = {
     *("recipes", "plots", "show", "decoding", "packing", "cache", "fast", "streaming", "multi30k"),
     *("docstrings", "pointer", "pronunciation", "variety", "series", "forecaster", "forecasting"),
-    *("hub", "pretrained", "denoising", "distillation", "export", "serving", "scaling", "wmt"),
+    *("cnn_dailymail", "hub", "pretrained", "denoising", "distillation", "export", "serving"),
+    *("scaling", "wmt"),
 }
 
 # Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
@@ -69,6 +74,12 @@ SPEAKING_TRAINING = dict(
     words=None, epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, decay=None, label_smoothing=0.0,
     ema=0.99,
 )  # fmt: skip
+
+# Both have one score of attention and the same widths; only the pointer-generator can copy.
+SUMMARIES = {
+    "attention": (AttentionSeq2Seq, dict(attention="luong", score="concat", input_feeding=False)),
+    "pointer": (PointerGenerator, {}),
+}
 
 
 @cache
@@ -251,6 +262,56 @@ def pronunciation_trainer(
     settings = SPEAKING if model_class is AttentionSeq2Seq else {}
     model = model_class(*shared, **(settings | changes))
     return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
+
+
+@cache
+def docstring_vocabulary(size: int = 2000) -> CopyVocabulary:
+    """The most frequent words of the training docstrings, texts and summaries together."""
+    pairs = docstrings.load().train
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    return CopyVocabulary.build(texts, max_size=size)
+
+
+def summarizer_trainer(
+    kind: str = "pointer", seed: int = 0, progress: bool = True, pairs=None, start=None,
+    epochs: int = 3, lr: float = 8e-3, batch_size: int = 48, coverage: float = 0.0,
+) -> Seq2SeqTrainer:  # fmt: skip
+    """An untrained "attention" or "pointer" model for summaries, and the trainer with its recipe.
+
+    `pairs`: those to train on (default: the training docstrings). `start`: a model of the same kind
+    to go on from. `coverage`: lambda of the coverage loss; above 0 the model knows its coverage.
+    """
+    if kind not in SUMMARIES:
+        raise ValueError(f"kind must be one of {sorted(SUMMARIES)}, got {kind!r}")
+    model_class, settings = SUMMARIES[kind]
+    settings = SMALL | {"hidden": 96} | settings
+    words, dataset = docstring_vocabulary(), CopyDataset
+    if kind == "attention":
+        words, dataset = vocabulary_from_dict(words.to_dict()), Seq2SeqDataset
+    elif coverage:
+        settings = settings | {"coverage": True}
+    pairs = docstrings.load().train if pairs is None else pairs
+    data = dataset(pairs, words, words, max_length=40)
+    loader = make_loader(data, batch_size, shuffle=True, seed=seed)
+    set_seed(seed)
+    model = model_class(words, words, **settings)
+    model.decoder.embedding = model.encoder.embedding  # both read one vocabulary
+    with torch.no_grad():  # how frequent words are need not be learned: hundreds of steps less
+        bias = model.decoder.output.bias
+        said = torch.tensor([word for _, target in data for word in target])
+        counts = torch.bincount(said, minlength=len(words))[: len(bias)] + 0.5
+        bias.copy_((counts / counts.sum()).log())
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    steps = epochs * len(loader)
+    return Seq2SeqTrainer(
+        model,
+        training_config(epochs, lr=lr, progress=progress, device="cpu"),
+        loader,
+        loss=CoverageLoss(model, coverage) if kind == "pointer" else None,
+        schedule=linear_warmup(steps // 10, steps),
+        seed=seed,
+    )
 
 
 def cache_folder() -> Path:

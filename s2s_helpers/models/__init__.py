@@ -13,6 +13,7 @@ from s2s_helpers.models.attention import (
     LuongAttention,
 )
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State
+from s2s_helpers.models.pointer import CopyDataset, CopyVocabulary, CoverageLoss, PointerGenerator
 from s2s_helpers.models.rnn import Bridge, Decoder, Encoder, Seq2Seq
 from s2s_helpers.models.transformer import MultiHeadAttention, TransformerSeq2Seq
 from s2s_helpers.vocabulary import vocabulary_from_dict
@@ -22,11 +23,15 @@ __all__ = [
     "AttentionSeq2Seq",
     "BahdanauAttention",
     "Bridge",
+    "CopyDataset",
+    "CopyVocabulary",
+    "CoverageLoss",
     "Decoder",
     "Encoder",
     "LuongAttention",
     "Memory",
     "MultiHeadAttention",
+    "PointerGenerator",
     "Seq2Seq",
     "Seq2SeqModel",
     "State",
@@ -39,7 +44,7 @@ __all__ = [
     "save_model",
 ]
 
-CLASSES = {c.__name__: c for c in (Seq2Seq, AttentionSeq2Seq, TransformerSeq2Seq)}
+CLASSES = {c.__name__: c for c in (Seq2Seq, AttentionSeq2Seq, TransformerSeq2Seq, PointerGenerator)}
 
 
 def model_to_dict(model: Seq2SeqModel) -> dict:

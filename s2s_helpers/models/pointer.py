@@ -1,0 +1,190 @@
+"""The pointer-generator: write a word of the vocabulary, or copy one of the source.
+
+See, Liu and Manning 2017, sections 2.2 and 2.3. With a the attention, h* the context, s the
+decoder's state, x the embedded word before it, c the coverage:
+
+    p_gen  = sigmoid(w_h* h* + w_s s + w_x x + b)                      (8)
+    P(w)   = p_gen P_vocab(w) + (1 - p_gen) sum_{i: w_i = w} a_i       (9)
+    c_t    = sum_{t' < t} a_t'                                         (10)
+    e_ti   = v^T tanh(W_h h_i + W_s s_t + w_c c_ti)                    (11)
+    loss_t = -log P(w_t) + lambda sum_i min(a_ti, c_ti)                (12, 13)
+"""
+
+import re
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2s_helpers.data import Seq2SeqDataset
+from s2s_helpers.models.attention import AttentionDecoder
+from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids
+from s2s_helpers.models.rnn import Bridge, Encoder, run_rnn
+from s2s_helpers.vocabulary import EOS, PAD, SPECIALS, UNK, Vocabulary
+
+
+class CopyVocabulary(Vocabulary):
+    """A vocabulary with `slots` more ids, which stand for the unknown words of one source text.
+
+    The first unknown word of a text has the id `fixed`, the next `fixed` + 1, and so on: the
+    extended vocabulary of See et al. 2017, section 2.2. Words beyond the last slot stay UNK.
+    """
+
+    def __init__(self, tokens, level="word", lowercase=None, language=None, slots=30):
+        super().__init__(tokens, level, lowercase, language)
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
+        self.fixed, self.slots = len(self._tokens), slots
+        self._tokens += [f"<copy {n}>" for n in range(slots)]  # not in the index: no text has them
+
+    def slots_of(self, source: str) -> dict[str, int]:
+        """The unknown words of a text, each with its id, in the order in which they appear."""
+        words = dict.fromkeys(token for token in self.tokenize(source) if token not in self)
+        return {word: self.fixed + n for n, word in enumerate(list(words)[: self.slots])}
+
+    def encode_beside(self, text: str, source: str) -> list[int]:
+        """The ids of a text where `source` says what the slots stand for; they end with EOS."""
+        slots = self.slots_of(source)
+        return [*(self._index.get(t, slots.get(t, UNK)) for t in self.tokenize(text)), EOS]
+
+    def fill(self, translation, source: str):
+        """The translation, its slots replaced by the words of `source` that they stand for."""
+        names = {self._tokens[slot]: word for word, slot in self.slots_of(source).items()}
+        for tokens in translation.tokens, translation.source_tokens:
+            tokens[:] = [names.get(token, token) for token in tokens]
+        translation.text = re.sub(r"<copy \d+>", lambda m: names.get(m[0], m[0]), translation.text)
+        return translation
+
+    def to_dict(self) -> dict:
+        """As of a plain vocabulary: the slots are a setting of the model."""
+        return super().to_dict() | {"tokens": self._tokens[len(SPECIALS) : self.fixed]}
+
+    def _ids(self, text: str) -> list[int]:
+        return self.encode_beside(text, text)[:-1]
+
+
+class CopyDataset(Seq2SeqDataset):
+    """A `Seq2SeqDataset` whose targets name the source's unknown words by their slots."""
+
+    def _encode(self, index: int, pair) -> tuple[list[int], list[int]]:
+        source, _ = super()._encode(index, pair)
+        texts = (pair.source, pair.target) if hasattr(pair, "source") else pair
+        ids = self.target_vocabulary.encode_beside(texts[1], texts[0])
+        # A word that was cut off with the end of the source cannot be copied.
+        known = {*range(self.target_vocabulary.fixed), *source}
+        return source, self._cut([i if i in known else UNK for i in ids])
+
+
+class Mixture(NamedTuple):
+    """How every word was made: log P (batch, target, vocabulary with slots), attention (batch,
+    target, source), p_gen, and sum_i min(a_i, c_i), which is the overlap, (batch, target)."""
+
+    log_p: Tensor
+    attention: Tensor
+    p_gen: Tensor
+    overlap: Tensor
+
+
+class PointerGenerator(Seq2SeqModel):
+    """`AttentionSeq2Seq` with the concat score and no input feeding, that may also copy. With
+    `coverage`, the attention is told where it has looked.
+
+    Source and target share one vocabulary, which becomes a `CopyVocabulary` of `slots` slots if it
+    is not one. The logits are log P of the mixture, and their softmax is P again. Raises ValueError
+    for two vocabularies.
+    """
+
+    def __init__(
+        self, source_vocabulary, target_vocabulary, coverage=False, slots=30, score="concat",
+        embedding=128, hidden=256, cell="lstm", dropout=0.1,
+    ):  # fmt: skip
+        if source_vocabulary != target_vocabulary:
+            raise ValueError("copied words need one vocabulary, for source and target together")
+        words = source_vocabulary
+        if not isinstance(words, CopyVocabulary):
+            kept = [words.to_dict()[k] for k in ("tokens", "level", "lowercase", "language")]
+            words = CopyVocabulary(*kept, slots)
+        shape = dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
+        how = dict(coverage=coverage, slots=words.slots, score=score)
+        super().__init__(words, words, **how, **shape)
+        self.coverage, self.overlap = coverage, None
+        self.encoder = Encoder(words.fixed, **shape)
+        self.bridge = Bridge(hidden, 1, cell)
+        self.decoder = AttentionDecoder(words.fixed, "luong", score, False, **shape)
+        self.pointer = nn.Linear(hidden + hidden + embedding, 1)  # w_h*, w_s, w_x and b
+        self.cover = nn.Linear(1, hidden, bias=False)  # w_c
+        nn.init.zeros_(self.cover.weight)  # who goes on with coverage goes on from where it was
+
+    def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
+        """As every model's; the memory's `keys` hold the source's ids, slots among them, too."""
+        check_ids(source, self.source_vocabulary, self.max_positions, "source")
+        states, final = self.encoder(self._known(source), source_mask)
+        keys = self.decoder.attention.keys(states)
+        return Memory(source_mask, states, self.bridge(final), (keys, source))
+
+    def start(self, memory: Memory) -> State:
+        """The state's `context` is the coverage, (lines, source): nothing at first."""
+        return State(memory.start, context=torch.zeros_like(memory.states[:, :, 0]))
+
+    def step(self, tokens: Tensor, state: State, memory: Memory):
+        mixture, state = self._write(tokens[:, None], state, memory)
+        return mixture.log_p[:, 0], state, mixture.attention[:, 0]
+
+    def teacher_forced(self, batch):
+        mixture = self.mixture(batch)
+        self.overlap = mixture.overlap  # for `CoverageLoss`
+        return mixture.log_p, mixture.attention
+
+    def mixture(self, batch) -> Mixture:
+        """How every word of the batch's targets is made, with the gold words as input."""
+        self.check_target(batch)
+        memory = self.encode(batch.source, batch.source_mask)
+        return self._write(batch.target_input, self.start(memory), memory)[0]
+
+    def _known(self, ids: Tensor) -> Tensor:
+        return ids.masked_fill(ids >= self.source_vocabulary.fixed, UNK)
+
+    def _write(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Mixture, State]:
+        """Read ids (lines, time); what follows each, and the state after the last."""
+        decoder = self.decoder
+        x = decoder.dropout(decoder.embedding(self._known(tokens)))
+        s, hidden = run_rnn(decoder.rnn, x, state.hidden)  # (lines, time, hidden)
+        context, attention, overlap, covered = self._look(s, state.context, memory)
+        features = torch.tanh(decoder.readout(torch.cat([context, s], dim=-1)))
+        p_vocab = decoder.output(decoder.dropout(features)).softmax(dim=-1)
+        p_gen = torch.sigmoid(self.pointer(torch.cat([context, s, x], dim=-1)))  # (8)
+        p = F.pad(p_gen * p_vocab, (0, self.source_vocabulary.slots))
+        where = memory.keys[1][:, None].expand_as(attention)
+        p = p.scatter_add_(-1, where, (1 - p_gen) * attention)  # (9)
+        state = State(hidden, covered, position=state.position + tokens.shape[1])
+        # A word that stands nowhere has P = 0, and -inf would spoil the mean of a loss.
+        return Mixture(p.add_(1e-10).log(), attention, p_gen.squeeze(-1), overlap), state
+
+    def _look(self, queries: Tensor, covered: Tensor, memory: Memory):
+        """Context, attention and overlap for every query, and the coverage after the last."""
+        looks, keys = [], memory.keys[0]
+        # Only with coverage does a look wait for the one before.
+        for query in queries.split(1 if self.coverage else queries.shape[1], dim=1):
+            if self.coverage:
+                keys = memory.keys[0] + self.cover(covered[..., None])  # (11)
+            context, attention = self.decoder.attention(query, keys, memory.states, memory.mask)
+            before = covered[:, None] + attention.cumsum(dim=1) - attention  # (10)
+            looks.append((context, attention, torch.minimum(attention, before).sum(dim=-1)))
+            covered = covered + attention.sum(dim=1)
+        return *(torch.cat(parts, dim=1) for parts in zip(*looks, strict=True)), covered
+
+
+class CoverageLoss(nn.Module):
+    """Equation 13: -log P of every real token plus `weight` (lambda) times the overlap, which
+    `model` keeps of its last forward pass."""
+
+    def __init__(self, model: PointerGenerator, weight: float = 1.0):
+        super().__init__()
+        self.overlap, self.weight = lambda: model.overlap, weight  # the model is no part of it
+
+    def total(self, log_p: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        """The sum over the real tokens, and how many these are."""
+        real = targets != PAD
+        surprise = -log_p.gather(-1, targets[..., None]).squeeze(-1)
+        return (surprise + self.weight * self.overlap())[real].sum(), int(real.sum())
