@@ -58,6 +58,7 @@ benchmark: install
 	$(RUN) benchmarks/training_speed.py --quick
 	$(RUN) benchmarks/decoding.py --quick
 	$(RUN) benchmarks/scale.py --quick
+	$(RUN) benchmarks/forecasting.py --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -69,6 +70,7 @@ benchmark-full: install
 	$(RUN) benchmarks/decoding.py --threads 1
 	$(RUN) benchmarks/decoding.py --threads 2
 	$(RUN) benchmarks/scale.py
+	$(RUN) benchmarks/forecasting.py
 	$(RUN) benchmarks/quality.py readme
 
 format: install

@@ -35,6 +35,7 @@ def mixed_windows(horizon=5, seed=0):
 
 def test_forward_gives_quantiles_and_attention_that_sums_to_one(model):
     batch = mixed_windows()
+    assert batch.source_mask.sum(1).tolist() == [3, 9, 5, 9, 2]
     quantiles, attention = model(batch)
     assert quantiles.shape == (5, 5, len(model.quantiles))
     assert attention.shape == (5, 5, 9)
