@@ -79,8 +79,9 @@ def forecast(model: Forecaster, histories, horizon: int, paths: int = 0) -> np.n
     many times for each history, and these paths' quantiles are the result (Salinas et al. 2020).
     Crossed quantiles are put in order. Raises ValueError as `Scaling` does.
     """
-    batch = Windows.of(model.scaling, histories, horizon)
-    rows, found = torch.arange(len(batch.target)).repeat_interleave(max(paths, 1)), []
+    batch = Windows.of(model.scaling, histories, horizon).to(next(model.parameters()).device)
+    rows = torch.arange(len(batch.target), device=batch.target.device)
+    rows, found = rows.repeat_interleave(max(paths, 1)), []
     with evaluation(model):
         memory = model.encode(batch.source, batch.source_mask).select(rows)
         state, values = model.start(memory), batch.target[rows, 0]
@@ -92,7 +93,7 @@ def forecast(model: Forecaster, histories, horizon: int, paths: int = 0) -> np.n
         found = torch.stack(found, dim=1)  # (histories, horizon, quantiles or paths)
         if paths:
             found = found.quantile(found.new_tensor(model.quantiles), dim=-1).movedim(0, -1)
-        return (batch.shift[:, :, None] + batch.size[:, :, None] * found).numpy()
+        return (batch.shift[:, :, None] + batch.size[:, :, None] * found).cpu().numpy()
 
 
 def draw(quantiles: Tensor, tau) -> Tensor:

@@ -203,14 +203,17 @@ def test_a_flat_history_is_left_as_it_is():
 @pytest.mark.parametrize(
     "history, how, message",
     [
-        ([1.0], "last", "at least 2 finite numbers, got 1"),
-        ([1.0, 2, 3, 4, 5], "season", "at least 6 finite numbers, got 5"),
-        ([1.0, float("nan"), 3], "mean", "got 3, of which 1 are not finite"),
+        ([1.0], "last", "at least 2 finite numbers in a row, got shape .1,."),
+        ([1.0, 2, 3, 4, 5], "season", "at least 6 finite numbers in a row, got shape .5,."),
+        (3.0, "last", "got shape ..."),
+        ([1.0, float("nan"), 3], "mean", "shape .3,. with 1 that are not finite"),
     ],
 )
-def test_bad_histories_are_named(history, how, message):
+def test_bad_histories_and_horizons_are_named(history, how, message):
     with pytest.raises(ValueError, match=message):
         Scaling(4, 6, how)(history, 3)
+    with pytest.raises(ValueError, match="horizon must be at least 1 step, got 0"):
+        Scaling(4, 6)([1.0, 2.0], 0)
 
 
 @pytest.mark.parametrize("bad", [(4, 6, "median"), (0, 6, "last"), (4, 0, "last")])

@@ -42,15 +42,17 @@ class Scaling:
     def __call__(self, history, horizon: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Scaled values (up to past,), and the way back: value = shift (horizon,) + size * scaled.
 
-        Raises ValueError for a history that has gaps or leaves nothing to read.
+        Raises ValueError for a history that has gaps or leaves nothing to read, or horizon below 1.
         """
         history = np.asarray(history, dtype=float)
         fewest = self.full - self.past + 2
-        if len(history) < fewest or not np.isfinite(history).all():
+        if history.ndim != 1 or len(history) < fewest or not np.isfinite(history).all():
             raise ValueError(
-                f"a history must be at least {fewest} finite numbers, got {len(history)}, of which "
-                f"{(~np.isfinite(history)).sum()} are not finite"
+                f"a history must be at least {fewest} finite numbers in a row, got shape "
+                f"{history.shape} with {(~np.isfinite(history)).sum()} that are not finite"
             )
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
         if self.how == "season":
             scaled = (history[self.period :] - history[: -self.period])[-self.past :]
             shift = np.resize(history[-self.period :], horizon)
