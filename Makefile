@@ -63,6 +63,7 @@ benchmark: install
 	$(RUN) benchmarks/pretrained.py --quick
 	$(RUN) benchmarks/pronunciation.py short --quick
 	$(RUN) benchmarks/summarization.py --quick
+	$(RUN) benchmarks/forecasting.py --quick
 
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
@@ -80,6 +81,7 @@ benchmark-full: install
 	$(RUN) benchmarks/pronunciation.py short
 	$(RUN) benchmarks/pronunciation.py long
 	$(RUN) benchmarks/summarization.py
+	$(RUN) benchmarks/forecasting.py
 	$(RUN) benchmarks/quality.py readme
 
 format: install

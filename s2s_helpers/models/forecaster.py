@@ -1,0 +1,154 @@
+"""An encoder-decoder of numbers: the attention model of `attention.py` with two layers changed.
+
+Words have an embedding, numbers a linear layer; words have logits, the next number has quantiles.
+What a vocabulary is to words, `Scaling` is to numbers: how they go in, and how they come back.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from s2s_helpers.models.attention import AttentionSeq2Seq
+from s2s_helpers.models.interface import Memory
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How a model reads a history: its last `past` steps, in numbers of about size 1.
+
+    how: what is taken off before the rest is divided by its standard deviation. "mean": the mean of
+    these steps; "last": the last of them; "season": from each value the one a `period` earlier, and
+    from those to come the last season's, again and again.
+    """
+
+    period: int
+    past: int
+    how: str = "last"
+
+    def __post_init__(self):
+        if self.how not in ("mean", "last", "season") or min(self.period, self.past) < 1:
+            raise ValueError(f'how must be "mean", "last" or "season", the rest at least 1: {self}')
+
+    @property
+    def full(self) -> int:
+        """The values that a history needs to fill the window; fewer leave some of it masked."""
+        return self.past + self.period * (self.how == "season")
+
+    def __call__(self, history, horizon: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Scaled values (up to past,), and the way back: value = shift (horizon,) + size * scaled.
+
+        Raises ValueError for a history that has gaps or leaves nothing to read, or horizon below 1.
+        """
+        history = np.asarray(history, dtype=float)
+        fewest = self.full - self.past + 2
+        if history.ndim != 1 or len(history) < fewest or not np.isfinite(history).all():
+            raise ValueError(
+                f"a history must be at least {fewest} finite numbers in a row, got shape "
+                f"{history.shape} with {(~np.isfinite(history)).sum()} that are not finite"
+            )
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
+        if self.how == "season":
+            scaled = (history[self.period :] - history[: -self.period])[-self.past :]
+            shift = np.resize(history[-self.period :], horizon)
+        else:
+            window = history[-self.past :]
+            level = window.mean() if self.how == "mean" else window[-1]
+            scaled, shift = window - level, np.full(horizon, level)
+        size = float(scaled.std()) or 1.0  # a flat history has nothing to divide by
+        return scaled / size, shift, size
+
+
+@dataclass
+class Windows:
+    """Scaled pieces of a series, as a `Batch` is of text.
+
+    source: (batch, past, features); source_mask: (batch, past), True where a value stands, first in
+    its row. target: (batch, horizon + 1), the last known value in the place of SOS, then what came
+    next, if it is known. shift (batch, horizon) and size (batch, 1) lead back to the unit.
+    """
+
+    source: Tensor
+    source_mask: Tensor
+    target: Tensor
+    shift: Tensor
+    size: Tensor
+
+    @classmethod
+    def of(cls, scaling: Scaling, histories, horizon: int, later=None) -> "Windows":
+        """The windows that end histories (time,), each; later: (histories, horizon) or None."""
+        parts = zip(*(scaling(history, horizon) for history in histories), strict=True)
+        sources, shift, size = ([torch.tensor(x).float() for x in part] for part in parts)
+        shift, size = torch.stack(shift), torch.stack(size)[:, None]
+        target = torch.stack([source[-1:] for source in sources])
+        if later is not None:
+            target = torch.cat([target, (torch.tensor(later).float() - shift) / size], dim=1)
+        source = pad_sequence(sources, batch_first=True)[:, :, None]
+        lengths = torch.tensor([[len(source)] for source in sources])
+        return cls(source, torch.arange(source.shape[1]) < lengths, target, shift, size)
+
+    @property
+    def target_input(self) -> Tensor:
+        return self.target[:, :-1]
+
+    @property
+    def target_output(self) -> Tensor:
+        return self.target[:, 1:]
+
+    def to(self, device) -> "Windows":
+        return Windows(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def select(self, rows) -> "Windows":
+        return Windows(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+class Forecaster(AttentionSeq2Seq):
+    """Reads past values, and gives quantiles of the next, one step after the other.
+
+    `quantiles`: probabilities, rising, the median 0.5 among them; they stand where logits stood.
+    `features`: numbers at each past step. The rest as in `AttentionSeq2Seq`. Raises ValueError for
+    other quantiles.
+    """
+
+    def __init__(
+        self, scaling: Scaling, quantiles=QUANTILES, features=1, embedding=48, hidden=48,
+        cell="gru", dropout=0.0, **settings,
+    ):  # fmt: skip
+        rising = list(quantiles) == sorted(set(quantiles))
+        if 0.5 not in quantiles or not rising or not 0 < quantiles[0] <= quantiles[-1] < 1:
+            raise ValueError(f"quantiles must rise between 0 and 1 and hold 0.5, got {quantiles}")
+        settings |= dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
+        super().__init__(range(1), quantiles, **settings)
+        self.scaling, self.quantiles = scaling, tuple(quantiles)
+        self.median = self.quantiles.index(0.5)
+        self.encoder.embedding = nn.Linear(features, embedding)
+        # A decoder hands over values (batch, time); the layer wants them as (batch, time, 1).
+        self.decoder.embedding = nn.Sequential(nn.Unflatten(-1, (-1, 1)), nn.Linear(1, embedding))
+
+    def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
+        """Values (batch, past, features) and their mask (batch, past) to a `Memory`."""
+        states, final = self.encoder(source, source_mask)
+        keys = self.decoder.attention.keys(states)
+        return Memory(mask=source_mask, states=states, start=self.bridge(final), keys=keys)
+
+    def check_target(self, batch) -> None:
+        """Values have no vocabulary to lie in."""
+
+    def unroll(self, batch: Windows, teacher_forcing: float = 1.0):
+        """Step through the target, reading each true value with probability `teacher_forcing` and
+        the model's own median otherwise. A median, unlike a word, hands gradients back."""
+        memory = self.encode(batch.source, batch.source_mask)
+        state, values = self.start(memory), batch.target[:, 0]
+        found, looks = [], []
+        for true in batch.target_output.unbind(1):
+            quantiles, state, attention = self.step(values, state, memory)
+            found.append(quantiles)
+            looks.append(attention)
+            keep = torch.rand(true.shape, device=true.device) < teacher_forcing
+            values = torch.where(keep, true, quantiles[:, self.median])
+        return torch.stack(found, dim=1), torch.stack(looks, dim=1)

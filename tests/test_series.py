@@ -1,0 +1,59 @@
+"""The two series are what their sources say, and bad ones are named."""
+
+import numpy as np
+import pytest
+
+from s2s_helpers.corpora.series import Series, co2, sunspots
+
+MONTHS = np.arange("2020-01", "2021-06", dtype="datetime64[M]")
+
+
+def test_sunspots_are_noaas():
+    series = sunspots()
+    assert len(series.values) == 309 and series.period == 11
+    assert str(series.dates[0]) == "1700" and str(series.dates[-1]) == "2008"
+    # The highest and the last year, as the data centre lists them.
+    assert series.values.max() == series.values[series.position("1957")] == 190.2
+    assert series.values[-1] == 2.9
+
+
+def test_co2_is_the_mean_of_each_month_and_gaps_are_straight():
+    series = co2()
+    assert len(series.values) == 526 and series.period == 12 and series.unit == "ppm"
+    assert str(series.dates[0]) == "1958-03" and str(series.dates[-1]) == "2001-12"
+    assert (np.diff(series.dates).astype(int) == 1).all()
+    # December 2001 has five weeks: 370.3, 370.8, 371.2, 371.3, 371.5.
+    assert series.values[-1] == pytest.approx(371.02)
+    gap = series.position("1964-02")  # February to April 1964 have no sample
+    np.testing.assert_allclose(np.diff(series.values[gap - 1 : gap + 4], n=2), 0, atol=1e-9)
+    assert abs(np.diff(series.values[gap - 2 : gap + 5], n=2)[[0, -1]]).min() > 0.01
+
+
+def test_a_date_has_its_position():
+    series = Series("shop", np.arange(17.0), MONTHS, 12)
+    assert series.position("2020-03") == 2 and series.position("1999") == 0
+    assert series.position("2030-01") == len(series.values)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(values=np.zeros(16)), "values and dates must be"),
+        (dict(values=np.zeros((17, 1))), "values and dates must be"),
+        (dict(values=np.where(np.arange(17) == 3, np.nan, 1.0)), "fill the 1 gaps.*2020-04"),
+        (dict(period=0), "period must be from 1 to 16, got 0"),
+        (dict(period=17), "period must be from 1 to 16, got 17"),
+        (dict(dates=np.delete(np.append(MONTHS, MONTHS[-1] + 1), 5)), "equal steps.*2020-05"),
+        (dict(dates=np.sort(np.append(MONTHS[1:], MONTHS[4]))), "equal steps.*2020-05"),
+        (dict(dates=MONTHS[::-1]), "equal steps"),
+    ],
+)
+def test_a_bad_series_is_named(change, message):
+    good = dict(name="shop", values=np.arange(17.0), dates=MONTHS, period=12)
+    Series(**good)
+    with pytest.raises(ValueError, match=f"'shop'.*{message}"):
+        Series(**(good | change))
+
+
+def test_months_in_days_are_equal_steps():
+    Series("shop", np.arange(17.0), MONTHS.astype("datetime64[D]"), 12)
