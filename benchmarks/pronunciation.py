@@ -1,7 +1,7 @@
 """Spelling to pronunciation: error rates on 12,000 test words of CMUdict, beside published ones.
 
 python benchmarks/pronunciation.py short              the model of notebook 11, three seeds
-python benchmarks/pronunciation.py long [--resume]    a larger model, 14 passes, about 20 minutes
+python benchmarks/pronunciation.py long [--resume]    a larger model, 14 passes, about half an hour
 python benchmarks/pronunciation.py table
 python benchmarks/pronunciation.py short --quick      200 words, not saved
 
