@@ -105,6 +105,9 @@ def download(folder: Path, target: str, own: bool) -> list[Path]:
     if system.startswith("linux"):  # where there is no such build, the usual one comes below
         small = ["--no-deps", "--extra-index-url", CPU_TORCH, "torch"]
         subprocess.run([*command, *small], check=False)
+    # Pure Python, but on PyPI as source alone: its wheel is built here and serves everywhere.
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder]
+    subprocess.run([*build, f"rouge-score=={metadata.version('rouge-score')}"], check=True)
     todo, tried = wanted(), set()
     while todo:
         if tried.issuperset(todo):
