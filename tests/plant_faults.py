@@ -162,7 +162,7 @@ def main() -> None:
     started, missed = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         # Copied once, so that what is edited meanwhile changes nothing.
-        for part in ("s2s_helpers", "tests"):
+        for part in ("s2s_helpers", "tests", "benchmarks"):
             to = Path(folder, "unfaulted", part)
             shutil.copytree(ROOT / part, to, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", Path(folder, "unfaulted"))
