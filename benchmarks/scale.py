@@ -82,10 +82,19 @@ def decode_on(model, batch, length: int) -> int:
     return sum(len(hypothesis.ids) for hypothesis in found)
 
 
-def memory_of_step(size: int, split: bool) -> float:
-    """MB that one training step adds at its most, in this process, for a vocabulary of `size`."""
+def peak() -> float:
+    """MB that this process has held at its most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage counts what the process that started this one held, too
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1e3
     import resource  # not on Windows
 
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def memory_of_step(size: int, split: bool) -> float:
+    """MB that one training step adds at its most, in this process, for a vocabulary of `size`."""
     set_seed(0)
     vocabulary = Vocabulary.numbered(size)
     model = TransformerSeq2Seq(vocabulary, vocabulary, width=128, layers=2, feedforward=256)
@@ -94,10 +103,6 @@ def memory_of_step(size: int, split: bool) -> float:
     loss = Seq2SeqLoss(0.1)
     for parameter in model.parameters():  # not counted: they are there either way
         parameter.grad = torch.zeros_like(parameter)
-
-    def peak() -> float:
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return held / (1e6 if sys.platform == "darwin" else 1e3)
 
     before = peak()
     if split:
@@ -124,11 +129,6 @@ def by_vocabulary(sizes) -> dict[int, dict[str, float]]:
 def of_lines(model, sentences: list[str], lines: int) -> dict:
     """Stream `lines` captions through `translate_file`: seconds, and memory at its most (MB) after
     the first tenth and at the end."""
-    import resource
-
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "captions.en", Path(folder) / "captions.fr"
         with source.open("w", encoding="utf-8") as file:

@@ -372,4 +372,4 @@ def test_all_logits_take_memory_that_features_do_not():
     found = scale.by_vocabulary([10_000])[10_000]
     # 5,120 x 10,000 numbers of 4 bytes, at least twice: the logits and their gradient.
     assert found["all logits"] > 400
-    assert found["all logits"] > 3 * found["of features"]
+    assert found["all logits"] > 2 * found["of features"]
