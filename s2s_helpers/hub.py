@@ -1,7 +1,10 @@
 """Packages that only some notebooks need, imported with an error that says how to get them."""
 
 import importlib
+import os
 import sys
+import urllib.error
+import urllib.request
 
 
 def needed(name: str):
@@ -27,3 +30,21 @@ def needed(name: str):
             f"this needs the package {name}: pip install -e '.[advanced]' in the course's folder, "
             "then restart the kernel"
         ) from None
+
+
+def hub_address() -> str:
+    """Where Hugging Face's hub is looked for."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def why_no_hub() -> str | None:
+    """Why the hub does not answer within five seconds, or None where it does; its own clients would
+    try for half a minute."""
+    request = urllib.request.Request(hub_address(), method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=5).close()
+    except urllib.error.HTTPError:
+        return None  # an answer, too
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+    return None

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import urllib.request
 
 import pytest
 
@@ -39,12 +40,12 @@ def test_bad_input_is_named(tmp_path):
 
 
 def test_a_hub_out_of_reach_is_said_at_once(monkeypatch):
-    def refuse(address, timeout):
+    def refuse(address, timeout, *_):
         assert address == ("huggingface.co", 443) and timeout <= 5
         raise OSError("no route")
 
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
-    monkeypatch.setattr(cnn_dailymail, "getproxies", dict)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
     monkeypatch.setattr(socket, "create_connection", refuse)
     with pytest.raises(
         ConnectionError, match=r"on huggingface\.co, which cannot be reached: no route"

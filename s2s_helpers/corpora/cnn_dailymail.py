@@ -6,14 +6,12 @@ is stored but what the hub's client keeps.
 """
 
 import os
-import socket
 from collections.abc import Iterator
 from itertools import islice
 from urllib.parse import urlparse
-from urllib.request import getproxies
 
 from s2s_helpers.corpora import Pair
-from s2s_helpers.hub import needed
+from s2s_helpers.hub import hub_address, needed, why_no_hub
 
 NAME, VERSION = "abisee/cnn_dailymail", "3.0.0"
 SPLITS = ("train", "validation", "test")
@@ -34,7 +32,9 @@ def stream(
         raise ValueError(f"CNN/DailyMail has the splits {', '.join(SPLITS)}, not {split!r}")
     load_dataset = needed("datasets").load_dataset
     if path is None:
-        check_hub()
+        if why := why_no_hub():
+            host = urlparse(hub_address()).hostname
+            raise ConnectionError(f"{NAME} is on {host}, which cannot be reached: {why}")
         rows = load_dataset(NAME, VERSION, split=split, streaming=True)
     elif not os.path.isfile(path):
         raise FileNotFoundError(f"there is no file {path} of articles")
@@ -45,15 +45,3 @@ def stream(
             raise ValueError(f'row {number} needs "article" and "highlights"; it has {sorted(row)}')
         texts = row["article"].split(), row["highlights"].split()
         yield Pair(" ".join(texts[0][:article_words]), " ".join(texts[1][:highlight_words]))
-
-
-def check_hub() -> None:
-    """Raise ConnectionError where the hub does not answer in three seconds; its own client would
-    try for half a minute."""
-    if getproxies().get("https"):
-        return  # only the proxy knows
-    host = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
-    try:
-        socket.create_connection((host, 443), timeout=3).close()
-    except OSError as error:
-        raise ConnectionError(f"{NAME} is on {host}, which cannot be reached: {error}") from None

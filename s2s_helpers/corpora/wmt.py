@@ -2,14 +2,11 @@
 at a time from Hugging Face's hub, or reads files of the same form (Bojar et al. 2014, *Findings of
 the 2014 Workshop on Statistical Machine Translation*)."""
 
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from s2s_helpers.corpora import Pair
-from s2s_helpers.hub import needed
+from s2s_helpers.hub import hub_address, needed, why_no_hub
 
 KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
@@ -38,7 +35,10 @@ def stream(
     if kind is None:
         raise ValueError(f"{path} is not one of {', '.join(KINDS)}")
     if path is None:
-        _check_hub()
+        if why := why_no_hub():
+            raise ConnectionError(
+                f"{hub_address()} cannot be reached: {why}. path=... reads a file of your own"
+            )
         where = dict(name=languages, split=split)
     elif Path(path).is_file():
         where = dict(data_files=str(Path(path).absolute()), split="train")
@@ -54,15 +54,3 @@ def stream(
         sides = [(texts[language] or "").strip() for language in (source, target)]
         if all(sides):
             yield Pair(*sides)
-
-
-def _check_hub() -> None:
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:  # datasets itself would try for half a minute
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=5).close()
-    except urllib.error.HTTPError:
-        pass  # it answers
-    except OSError as error:
-        raise ConnectionError(
-            f"{address} cannot be reached: {error}. path=... reads a file of your own"
-        ) from None
