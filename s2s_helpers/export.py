@@ -3,9 +3,7 @@
 import copy
 import json
 import logging
-import os
 import shutil
-import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s2s_helpers.hub import needed
-from s2s_helpers.models import Memory, MultiHeadAttention, Seq2SeqModel, State, TransformerSeq2Seq
+from s2s_helpers.models import (
+    Memory,
+    MultiHeadAttention,
+    Seq2SeqModel,
+    State,
+    TransformerSeq2Seq,
+    new_folder,
+)
 from s2s_helpers.models.interface import check_ids
 from s2s_helpers.vocabulary import vocabulary_from_dict
 
@@ -72,22 +77,16 @@ class Step(Encoder):
 
 
 @contextmanager
-def new_folder(folder):
-    """A folder to write in, which gets its name at the end, whole or not at all; and silence from
-    exporters, which talk of their own insides. Raises FileExistsError where the name is taken."""
-    folder, before = Path(folder), logging.root.manager.disable
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already: remove it, or choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, warnings.catch_warnings():
-        (inner := Path(scratch, folder.name)).mkdir()
+def quietly():
+    """Silence from exporters, which talk of their own insides."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
         try:
-            yield inner
+            yield
         finally:
             logging.disable(before)
-        os.rename(inner, folder)
 
 
 def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
@@ -117,7 +116,7 @@ def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
         ("encoder.onnx", encoder, (source, mask), (rows, rows)),
         ("step.onnx", step, inputs, shapes),
     )
-    with new_folder(folder) as scratch:
+    with new_folder(folder) as scratch, quietly():
         for name, graph, example, free in jobs:
             reads, gives = GRAPHS[name]
             torch.onnx.export(
@@ -137,7 +136,7 @@ def quantize_int8(folder, new) -> Path:
     scale of what is there. Weights keep to 7 bits: in 8, sums overflow on processors without VNNI.
     """
     quantization = needed("onnxruntime.quantization")
-    with new_folder(new) as scratch:
+    with new_folder(new) as scratch, quietly():
         shutil.copy(Path(folder) / "model.json", scratch)
         for name in GRAPHS:
             quantization.quantize_dynamic(

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ __all__ = [
     "load_model",
     "model_from_dict",
     "model_to_dict",
+    "new_folder",
     "read_file",
     "save_file",
     "save_model",
@@ -92,6 +94,23 @@ def save_file(value, path) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+@contextmanager
+def new_folder(folder):
+    """A folder to write in, which gets its name at the end, whole or not at all. Raises
+    FileExistsError where the name is taken."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(
+            f"{folder} is there already: remove it, or choose another name, as this must name a "
+            "new folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        (inner := Path(scratch, folder.name)).mkdir()
+        yield inner
+        os.rename(inner, folder)
 
 
 def read_file(path, what: str, hint: str = ""):

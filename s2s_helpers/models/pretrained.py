@@ -5,7 +5,6 @@ A checkpoint brings its own ids, where PAD, UNK, EOS and the start symbol stand 
 `HubVocabulary` renumbers them, so that decoding, trainer, metrics and widgets need not know.
 """
 
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from s2s_helpers.hub import needed
+from s2s_helpers.models import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids
 from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, _Base
 
@@ -156,14 +156,10 @@ class Pretrained(Seq2SeqModel):
     def save(self, folder) -> Path:
         """Write a checkpoint that `load` and transformers read; the folder, which must be new,
         appears when all is there. Raises FileExistsError where it exists already."""
-        folder = Path(folder)
-        if folder.exists():
-            raise FileExistsError(f"{folder} is there already: name a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=folder.name) as scratch:
+        with new_folder(folder) as scratch:
             for part in (self.inner, self.source_vocabulary.tokenizer):
-                part.save_pretrained(Path(scratch, "whole"))
-            return Path(scratch, "whole").rename(folder)
+                part.save_pretrained(scratch)
+        return Path(folder)
 
 
 def quiet_transformers():
