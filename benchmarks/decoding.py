@@ -24,7 +24,7 @@ from pathlib import Path
 
 import torch
 from decoding_peers import BATCH, PEERS, QUICK, SEARCHES, Sentence, installed
-from measuring import alternate, machine, median_of, pin, times_as_fast
+from measuring import alternate, keep, machine, median_of, pin, times_as_fast
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
@@ -255,7 +255,7 @@ def main() -> None:
         if told.quick:
             return
         results[str(told.threads)] = result
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        keep(results, RESULTS)
     for threads, result in results.items():
         print(f"\n{threads} core{'s' if threads != '1' else ''}:\n\n{table(result)}")
 

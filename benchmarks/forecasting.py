@@ -9,13 +9,10 @@ into the README.
 """
 
 import argparse
-import json
-import os
-import statistics
 import time
 
 import numpy as np
-from measuring import RESULTS, machine, markdown
+from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers import forecasting
 from s2s_helpers.corpora import series
@@ -103,13 +100,6 @@ def task_runs(name: str, quick: bool) -> dict:
     return runs
 
 
-def spread(runs: list[dict], key: str, form: str) -> str:
-    """The mean, and over several seeds the standard deviation."""
-    values = [run[key] for run in runs]
-    text = format(statistics.mean(values), form)
-    return text if len(values) < 2 else f"{text} ± {format(statistics.stdev(values), form)}"
-
-
 def table(results: dict) -> str:
     """The README's rows of a results file."""
     head = ["series", "method", "MASE", "pinball loss, scaled", "80 % interval covers, %", "s"]
@@ -117,7 +107,7 @@ def table(results: dict) -> str:
     return markdown(
         head,
         [
-            [name, label, *(spread(runs, key, form) for key, form in keys.items())]
+            [name, label, *(spread([run[key] for run in runs], form) for key, form in keys.items())]
             for name, methods in results["runs"].items()
             for label, runs in methods.items()
         ],
@@ -129,10 +119,7 @@ def main(quick: bool) -> None:
     results["runs"] = {name: task_runs(name, quick) for name in TASKS}
     print(table(results))
     if not quick:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        scratch = RESULTS / "forecasting.json.new"
-        scratch.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(scratch, RESULTS / "forecasting.json")
+        keep(results, RESULTS / "forecasting.json")
 
 
 if __name__ == "__main__":

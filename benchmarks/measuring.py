@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import statistics
@@ -61,6 +62,22 @@ def machine(*packages: str) -> dict:
         "cores": os.cpu_count(),
         "versions": versions,
     }
+
+
+def keep(results: dict, path: Path) -> None:
+    """Write results as JSON: the file is the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+def spread(values: list[float], form: str = ".1f") -> str:
+    """Mean and standard deviation over the seeds; of one value itself, of none a dash."""
+    if not values:
+        return "-"
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):{form}}"
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

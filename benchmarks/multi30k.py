@@ -20,7 +20,7 @@ import time
 from statistics import mean
 
 import torch
-from measuring import RESULTS, machine, markdown, pin
+from measuring import RESULTS, keep, machine, markdown, pin
 from treadmill import Callback
 
 from s2s_helpers import metrics
@@ -176,22 +176,22 @@ def main() -> None:
             results["runs"] = {"1 pass": {str(told.seed): result}}
         else:
             results["runs"].setdefault(name, {})[str(told.seed)] = result
-            keep(results)
+            write(results)
     elif told.what == "choices":
         for name, change in CHOICES.items():
             if name not in results["choices"]:
                 result, _ = run(SHORT | change, told.seed, 1)
                 results["choices"][name] = result
-                keep(results)
+                write(results)
                 print(name, [round(row["bleu"], 1) for row in result["curve"]], flush=True)
     print(table(results))
 
 
-def keep(results: dict) -> None:
+def write(results: dict) -> None:
     """Write the results, with what they ran on and how BLEU was counted."""
     results["machine"] = machine("sacrebleu", "sacremoses", "sentencepiece")
     results["signature"] = metrics.bleu_signature()
-    FILE.write_text(json.dumps(results, indent=1) + "\n")
+    keep(results, FILE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ With --hub, T5, BART and Marian are scored as they are, and after some 20 steps.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import RESULTS, machine, markdown
+from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.decoding import translate
@@ -94,12 +93,6 @@ def hub_run(kind: str, count: int = 1000) -> dict | None:
     return run | {"fine-tuned": score(model, test)}
 
 
-def spread(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-
-
 def table(results: dict) -> str:
     """The README's table: BLEU by start and number of pairs; published checkpoints, if measured."""
     runs = list(results["runs"].values())
@@ -125,13 +118,6 @@ def table(results: dict) -> str:
     return shown
 
 
-def save(results: dict, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(scratch, path)
-
-
 def main(quick: bool, hub: bool, seeds) -> None:
     if quick:
         runs = {"0": one_run(0, (50,), 100, multi30k.load("test_2016_flickr")[:20], 600)}
@@ -147,8 +133,8 @@ def main(quick: bool, hub: bool, seeds) -> None:
         results["hub"] |= {kind: run for kind, run in found.items() if run is not None}
     for seed in () if hub else seeds:
         results["runs"][str(seed)] = one_run(seed)
-        save(results, path)  # a long run that is stopped has not been for nothing
-    save(results, path)
+        keep(results, path)  # a long run that is stopped has not been for nothing
+    keep(results, path)
     print(table(results))
 
 

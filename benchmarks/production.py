@@ -8,9 +8,6 @@ exported to ONNX, and in int8; and what decoding keeps from step to step. One co
 """
 
 import argparse
-import json
-import os
-import statistics
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -18,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import RESULTS, alternate, machine, markdown, pin
+from measuring import RESULTS, alternate, keep, machine, markdown, pin, spread
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
@@ -250,13 +247,6 @@ def run(corpus: Corpus, seeds) -> dict:
         }
 
 
-def mean(runs: list[dict], key: str, form: str = ".1f") -> str:
-    """The mean over the seeds, with the standard deviation where there are more than one."""
-    values = [each[key] for each in runs]
-    text = format(statistics.mean(values), form)
-    return text if len(values) < 2 else f"{text} ± {format(statistics.stdev(values), form)}"
-
-
 def table(results: dict) -> str:
     """The README's tables."""
     parts = []
@@ -266,7 +256,7 @@ def table(results: dict) -> str:
         found = results[corpus]
         rows = [
             [
-                name, mean(runs, "bleu"), mean(runs, "right"),
+                name, *(spread([run[key] for run in runs]) for key in ("bleu", "right")),
                 f"{runs[0]['parameters'] / 1e6:.2f} M", f"{runs[0]['megabytes']:.2f}",
                 f"{runs[-1]['per_second']:,.0f}", f"{runs[-1]['alone_ms']:.1f}",
             ]
@@ -298,10 +288,7 @@ def main(quick: bool) -> None:
     else:
         results["phrasebook"] = run(phrasebook_corpus(), seeds=(0, 1, 2))
         results["captions"] = run(captions_corpus(), seeds=(0,))
-        path = RESULTS / "production.json"
-        scratch = path.with_suffix(".new")
-        scratch.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
+        keep(results, RESULTS / "production.json")
     print(table(results))
 
 

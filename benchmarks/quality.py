@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import platform
-import statistics
 import time
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import multi30k as captions
 import scale
 import torch
 import training_speed
-from measuring import RESULTS, markdown
+from measuring import RESULTS, keep, markdown, spread
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
@@ -32,9 +31,9 @@ from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
-TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale")
 # Each of these is a script beside this one, whose `table` makes its rows.
-TABLES += ("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling")
+BEYOND = ("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling")
+TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale", *BEYOND)
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -98,17 +97,7 @@ def save(name: str, runs: dict) -> None:
         "torch": torch.__version__,
         "seeds": list(SEEDS),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
-
-
-def spread(runs: list[dict], key: str) -> str:
-    """Mean and standard deviation over the seeds, or a dash."""
-    values = [run[key] for run in runs if key in run]
-    if len(values) < 2:
-        return f"{values[0]:.1f}" if values else "-"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    keep({"machine": machine, "runs": runs}, RESULTS / f"{name}.json")
 
 
 def table(name: str, results: dict | None = None) -> str:
@@ -121,7 +110,7 @@ def table(name: str, results: dict | None = None) -> str:
         return "\n\n".join(f"{cores[n]}:\n\n{decoding.table(run)}" for n, run in results.items())
     if name == "scale":
         return scale.table(results)
-    if name in TABLES[6:]:
+    if name in BEYOND:
         return importlib.import_module(name).table(results)
     runs = results["runs"]
     if name == "training_speed":
@@ -134,16 +123,20 @@ def table(name: str, results: dict | None = None) -> str:
         head = ["search", "parameters", "BLEU", "BLEU, lower-cased", "chrF", "training, s"]
         keys = ["bleu", "bleu_lower", "chrf", "seconds"]
     rows = []
+
+    def over_seeds(results: list[dict], key: str) -> str:
+        return spread([run[key] for run in results if key in run])
+
     for kind, results in runs.items():
         size = f"{results[0]['parameters'] / 1e6:.1f} M"
         if name == "phrasebook":
-            cells = [NAMES[kind], size, *(spread(results, key) for key in keys)]
+            cells = [NAMES[kind], size, *(over_seeds(results, key) for key in keys)]
             rows.append(cells)
         else:
             for search in ("greedy", "beam"):
                 values = [f"{search}_{key}" if key != "seconds" else key for key in keys]
                 label = "greedy" if search == "greedy" else "beam of 5"
-                rows.append([label, size, *(spread(results, key) for key in values)])
+                rows.append([label, size, *(over_seeds(results, key) for key in values)])
     return markdown(head, rows)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from decoding import captions, trained_model
-from measuring import RESULTS, alternate, machine, markdown, median_of, pin
+from measuring import RESULTS, alternate, keep, machine, markdown, median_of, pin
 
 from s2s_helpers import streaming
 from s2s_helpers.data import collate
@@ -220,7 +220,7 @@ def main() -> None:
         results = run(model, 256, 1, VOCABULARIES[:2], 5_000)
     else:
         results = run(model, 1024, 5, VOCABULARIES, told.lines)
-        FILE.write_text(json.dumps(results | {"threads": told.threads}, indent=1) + "\n")
+        keep(results | {"threads": told.threads}, FILE)
     print(table(results))
 
 

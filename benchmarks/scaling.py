@@ -125,16 +125,17 @@ def table(results: dict) -> str:
     one, two = ([speed[n] for speed in speeds] for n in ("1", "2"))
     gains = [b / a for a, b in zip(one, two, strict=True)]
 
-    def spread(values, form):
-        mean = format(statistics.mean(values), form)
-        return f"{mean} ± {statistics.stdev(values):{form}}" if len(values) > 1 else mean
-
     away = [max(run[key] for run in runs) for key in ("difference_1_2", "difference_killed")]
     first = measuring.markdown(
         ["processes", "tokens/s", "times as fast", "largest difference of a weight"],
         [
-            ["one", spread(one, ",.0f"), "1", "-"],
-            ["two", spread(two, ",.0f"), spread(gains, ".2f"), f"{away[0]:.0e} from one"],
+            ["one", measuring.spread(one, ",.0f"), "1", "-"],
+            [
+                "two",
+                measuring.spread(two, ",.0f"),
+                measuring.spread(gains, ".2f"),
+                f"{away[0]:.0e} from one",
+            ],
             ["two, one killed", "-", "-", f"{away[1]:.0e} from two"],
         ],
     )
@@ -159,12 +160,9 @@ def main(quick: bool) -> None:
     batches = batches_of(pairs, 3 if quick else 50)
     runs = [one_seed(pairs, seed, every) for seed in seeds]
     results = {"machine": measuring.machine("accelerate"), "runs": runs, "batches": batches}
-    text = json.dumps(results, indent=1) + "\n"
     if not quick:
-        path = measuring.RESULTS / "scaling.json"
-        path.with_suffix(".new").write_text(text)
-        os.replace(path.with_suffix(".new"), path)
-    print(table(json.loads(text)))
+        measuring.keep(results, measuring.RESULTS / "scaling.json")
+    print(table(json.loads(json.dumps(results))))  # as from the file, where keys are texts
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ docstrings on this machine, so other machines have somewhat other figures.
 """
 
 import argparse
-import json
-import os
 import statistics
 import time
 
 import torch
-from measuring import RESULTS, machine, markdown
+from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import docstrings
 from s2s_helpers.decoding import translate
@@ -91,19 +89,13 @@ def measure(seeds, train: list, test: list, epochs: int = 3, keep=lambda runs: N
 
 def table(results: dict) -> str:
     """The README's table."""
-
-    def cell(runs: list[dict], key: str) -> str:
-        values = [one[key] for one in runs if key in one]
-        if len(values) > 1:
-            return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-        return f"{values[0]:.1f}" if values else "-"
-
     keys = [*ROUGE, "unknown", "repeats1", "repeats3"]
     rows = []
     for name, label in NAMES.items():
         runs = results["runs"][name]
         size = f"{runs[0]['parameters'] / 1e6:.2f} M" if "parameters" in runs[0] else "-"
-        rows.append([label, size, *(cell(runs, key) for key in keys)])
+        cells = [spread([run[key] for run in runs if key in run]) for key in keys]
+        rows.append([label, size, *cells])
     head = ["summary", "parameters", "ROUGE-1", "ROUGE-2", "ROUGE-L", "with <unk>, %"]
     head += ["repeated words, %", "repeated trigrams, %"]
     return markdown([*(name.replace("<", "\\<") for name in head)], rows)
@@ -118,14 +110,11 @@ def main(quick: bool) -> None:
     pairs = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
     about = {"machine": machine("rouge_score"), "pairs": pairs}
 
-    def keep(runs: dict) -> None:  # what is done is kept, should it be stopped
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        scratch = RESULTS / "summarization.json.part"
+    def keep_done(runs: dict) -> None:
         seeds = list(SEEDS[: len(runs["coverage"])])
-        scratch.write_text(json.dumps(about | {"seeds": seeds, "runs": runs}, indent=1) + "\n")
-        os.replace(scratch, RESULTS / "summarization.json")
+        keep(about | {"seeds": seeds, "runs": runs}, RESULTS / "summarization.json")
 
-    print(table({"runs": measure(SEEDS, data.train, data.test, keep=keep)}))
+    print(table({"runs": measure(SEEDS, data.train, data.test, keep=keep_done)}))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import sys
 from functools import partial
 
 import torch
-from measuring import RESULTS, alternate, machine, markdown, median_of, pin, times_as_fast
+from measuring import RESULTS, alternate, keep, machine, markdown, median_of, pin, times_as_fast
 from torch import nn
 from torch.nn import functional as F
 
@@ -285,7 +285,7 @@ def main() -> None:
         else:
             results["machine"] = machine("transformers")
             results["runs"][name] = result
-            FILE.write_text(json.dumps(results, indent=1) + "\n")
+            keep(results, FILE)
     for name, result in results["runs"].items():
         peak = {k: round(v / 1e9) for k, v in result["peak_flops_per_cpu_second"].items()}
         print(f"\n{name}; peak of a matrix multiplication, GFLOP/s: {peak}\n\n{table(result)}")
