@@ -68,8 +68,11 @@ benchmark: install
 benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
 	$(RUN) benchmarks/quality.py multi30k
-	$(RUN) benchmarks/multi30k.py train --passes 5
-	$(RUN) benchmarks/multi30k.py train --passes 20
+	for seed in 0 1 2; do \
+		for run in "8 --model lstm-bahdanau" "8 --model lstm-luong" 8 20 24 60; do \
+			$(RUN) benchmarks/multi30k.py train --passes $$run --seed $$seed || exit 1; \
+		done; \
+	done
 	$(RUN) benchmarks/multi30k.py choices
 	$(RUN) benchmarks/training_speed.py
 	$(RUN) benchmarks/decoding.py --threads 1

@@ -1,6 +1,7 @@
 """How fast the package decodes, beside others who decode with the same weights.
 
-python benchmarks/decoding.py [--threads 1|2] [--quick] [--peers ours,transformers,...]
+python benchmarks/decoding.py [--threads 1|2] [--device auto|cpu] [--quick]
+                              [--peers ours,transformers,...]
 python benchmarks/decoding.py table
 
 The peers (decoding_peers.py): Hugging Face's MarianMTModel, CTranslate2 in float32 and int8, Joey
@@ -12,6 +13,7 @@ models), its weights are carried over, and real captions that it has not seen ar
 in turn: in every round each peer once, the rounds to and fro. Nobody's loading of the model counts.
 All get the same limit and the same objective in beam search, the sum of log-probabilities without a
 length penalty, and all get their sentences sorted by length. Process pinned to --threads cores.
+On a GPU, if there is one, those are compared that run there as they are.
 Everything goes to benchmarks/results/decoding.json.
 """
 
@@ -23,8 +25,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from decoding_peers import BATCH, PEERS, QUICK, SEARCHES, Sentence, installed
-from measuring import alternate, keep, machine, median_of, pin, times_as_fast
+from decoding_peers import BATCH, ON_GPU, PEERS, QUICK, SEARCHES, Sentence, installed
+from measuring import (
+    alternate,
+    device_for,
+    device_name,
+    keep,
+    machine,
+    median_of,
+    pin,
+    times_as_fast,
+)  # fmt: skip
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
@@ -115,6 +126,7 @@ def mean_score(model, sentences: list[Sentence], outputs: list[list[int]]) -> fl
     for first in range(0, len(sentences), BATCH):
         pairs = zip(sentences[first : first + BATCH], outputs[first : first + BATCH], strict=True)
         batch = collate([(sentence.ids, ids) for sentence, ids in pairs])
+        batch = batch.to(next(model.parameters()).device)
         scores = model(batch)[0].log_softmax(-1).gather(-1, batch.target_output[..., None])
         total += scores.squeeze(-1)[batch.target_output != PAD].sum().item()
     return total / len(sentences)
@@ -162,24 +174,30 @@ def latency(decoders: dict, sentences, beam: int) -> dict:
     return {name: {"one_sentence": speed(times["ours"], times[name], 1)} for name in decoders}
 
 
-def run(names, threads: int, quick: bool, count: int) -> dict:
+def run(names, threads: int, quick: bool, count: int, device: str = "cpu") -> dict:
     """Measure these peers on so many captions: {search: {"batches" or "one sentence": {peer:
     rows}}}."""
     pin(threads)
-    model = trained_model()
+    device = device_for(device)
+    model = trained_model().to(device)
+    if device.type == "cuda":
+        names = [name for name in names if name in ON_GPU]
     decoders = {name: PEERS[name].build(model) for name in installed(names)}
     sentences = captions(model.source_vocabulary, count)
     result = {
         "sentences": count,
         "machine": machine("transformers", "ctranslate2", "joeynmt"),
         "threads": threads,
+        "device": device.type,
+        "on": device_name(device, threads),
     }
     for search, beam in SEARCHES.items():
         able = {name: d for name, d in decoders.items() if search in PEERS[name].searches}
         for decode in able.values():
             decode(sentences[:BATCH], beam, BATCH)  # warm up
         # CPU time is steadier, but with two cores what counts is the wall.
-        best = {} if quick else best_batches(able, sentences[:256], beam, 1 if threads == 1 else 0)
+        clock = 1 if threads == 1 and device.type == "cpu" else 0
+        best = {} if quick else best_batches(able, sentences[:256], beam, clock)
         result[search] = {
             "batches": throughput(model, able, sentences, beam, 3 if quick else 5, best),
             "one sentence": latency(able, sentences[: 10 if quick else 50], beam),
@@ -210,7 +228,8 @@ def table(run: dict) -> str:
     """A Markdown table of one run: sentences a second and milliseconds, and in brackets how many
     times as fast ours is. By CPU time on one core, which other programs disturb less, else by the
     wall."""
-    clock, kind = ("cpu", "_cpu") if run["threads"] == 1 else ("wall", "")
+    by_cpu = run["threads"] == 1 and run["device"] == "cpu"
+    clock, kind = ("cpu", "_cpu") if by_cpu else ("wall", "")
     per_second = "sentences_per_cpu_second" if kind else "sentences_per_second"
     head = ["decoder"]
     for search in SEARCHES:
@@ -239,6 +258,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=["run", "table"], default="run")
     parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--quick", action="store_true", help="3 rounds at batch 64, not saved")
     parser.add_argument("--sentences", type=int, default=256, help="how many captions, up to 1000")
     parser.add_argument(
@@ -251,13 +271,13 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if told.what == "run":
         names = ["ours", *(name for name in names if name != "ours")]
-        result = run(names, told.threads, told.quick, told.sentences)
+        result = run(names, told.threads, told.quick, told.sentences, told.device)
         if told.quick:
             return
-        results[str(told.threads)] = result
+        results[result["on"]] = result
         keep(results, RESULTS)
-    for threads, result in results.items():
-        print(f"\n{threads} core{'s' if threads != '1' else ''}:\n\n{table(result)}")
+    for on, result in results.items():
+        print(f"\n{on}:\n\n{table(result)}")
 
 
 if __name__ == "__main__":

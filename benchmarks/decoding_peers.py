@@ -38,14 +38,17 @@ def until_end(ids) -> list[int]:
     return ids[: ids.index(EOS) + 1] if EOS in ids else ids
 
 
-def sorted_batches(sentences: list[Sentence], batch_size: int, decode) -> list[list[int]]:
+def sorted_batches(
+    sentences: list[Sentence], batch_size: int, decode, device="cpu"
+) -> list[list[int]]:
     """Decode sentences of like lengths together; `decode` takes a padded `Batch` and gives the
     ids of each row. Returns the results in the caller's order."""
     order = sorted(range(len(sentences)), key=lambda number: len(sentences[number].ids))
     results: list = [None] * len(sentences)
     for first in range(0, len(order), batch_size):
         numbers = order[first : first + batch_size]
-        found = decode(collate([(sentences[number].ids, None) for number in numbers]))
+        batch = collate([(sentences[number].ids, None) for number in numbers])
+        found = decode(batch.to(device))
         for number, ids in zip(numbers, found, strict=True):
             results[number] = until_end(ids)
     return results
@@ -56,6 +59,7 @@ def ours(model, dtype=torch.float32):
     matrix products are in that."""
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         ready = model.for_decoding()
+    device = next(model.parameters()).device
 
     def batch_of(beam):
         def decode(batch):
@@ -68,7 +72,7 @@ def ours(model, dtype=torch.float32):
 
         return decode
 
-    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
+    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam), device)
 
 
 def ours_translate(model):
@@ -114,6 +118,8 @@ def hugging_face(model):
             decoder_start_token_id=SOS, eos_token_id=EOS,
         )
     ).eval()  # fmt: skip
+    device = next(model.parameters()).device
+    marian.to(device)
     names = ["q_proj", "k_proj", "v_proj", "out_proj"]
     norms = ["self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm"]
     with torch.no_grad():
@@ -152,13 +158,13 @@ def hugging_face(model):
 
         return decode
 
-    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
+    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam), device)
 
 
 def check_logits(name: str, model, theirs, tolerance: float = 1e-4) -> None:
     """Raise ValueError where a peer's logits, on a padded batch, are not ours."""
     some = [[5, 6, 7, 8, 9, EOS], [10, 11, EOS], [12, 13, 14, 15, EOS]]
-    batch = collate([(ids, ids[::-1]) for ids in some])
+    batch = collate([(ids, ids[::-1]) for ids in some]).to(next(model.parameters()).device)
     with torch.inference_mode():
         expected, found = model.eval()(batch)[0], theirs(batch)
     difference = (expected - found)[batch.target_output != PAD].abs().max().item()
@@ -401,6 +407,7 @@ PEERS = {
     "joeynmt": Peer("Joey NMT", "joeynmt importlib_metadata", joey_nmt, (BATCH,)),
     "naive": Peer("nn.Transformer without a cache", None, naive_torch, (BATCH,), ("greedy",)),
 }  # fmt: skip
+ON_GPU = ("ours", "translate", "transformers")
 QUICK = ("ours", "bfloat16", "transformers", "ctranslate2", "int8")
 
 

@@ -25,6 +25,19 @@ def pin(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def device_for(name: str) -> torch.device:
+    """The device that "auto" or "cpu" means: a CUDA GPU if there is one, else the processor."""
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device, cores: int) -> str:
+    """The GPU's name, or the processor's, its widest instructions, and how many cores work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    processor, able = machine()["processor"], torch.backends.cpu.get_cpu_capability()
+    return f"{processor} ({able}), {cores} core{'s' * (cores > 1)}"
+
+
 def alternate(jobs: dict, rounds: int) -> tuple[dict, dict]:
     """Call every job once in each round, to and fro. Returns for each its (wall, CPU) seconds of
     all rounds, and what it gave."""

@@ -106,16 +106,14 @@ def table(name: str, results: dict | None = None) -> str:
     if name == "captions":
         return captions.table(results)
     if name == "decoding":
-        cores = {"1": "One core", "2": "Two cores"}
-        return "\n\n".join(f"{cores[n]}:\n\n{decoding.table(run)}" for n, run in results.items())
+        return "\n\n".join(f"{on}:\n\n{decoding.table(run)}" for on, run in results.items())
     if name == "scale":
         return scale.table(results)
     if name in BEYOND:
         return importlib.import_module(name).table(results)
     runs = results["runs"]
     if name == "training_speed":
-        tables = {what.capitalize(): training_speed.table(run) for what, run in runs.items()}
-        return "\n\n".join(f"{what}:\n\n{table}" for what, table in tables.items())
+        return "\n\n".join(f"{on}:\n\n{training_speed.table(run)}" for on, run in runs.items())
     if name == "phrasebook":
         head = ["model", "parameters", "test, %", "new combinations, %", "AER, %", "training, s"]
         keys = ["test_accuracy", "new_combinations_accuracy", "test_aer", "seconds"]

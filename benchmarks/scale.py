@@ -1,6 +1,6 @@
 """What grows with the work: seconds by batch and by length, memory by vocabulary, a long file.
 
-python benchmarks/scale.py [--threads 1|2] [--quick] [--lines 1000000] [--device cpu|auto]
+python benchmarks/scale.py [--threads 1|2] [--quick] [--lines 1000000] [--device auto|cpu]
 python benchmarks/scale.py table
 
 `batch`: greedy sentences a second by the size of the batch. `length`: milliseconds a target token
@@ -25,7 +25,17 @@ from pathlib import Path
 
 import torch
 from decoding import captions, trained_model
-from measuring import RESULTS, alternate, keep, machine, markdown, median_of, pin
+from measuring import (
+    RESULTS,
+    alternate,
+    device_for,
+    device_name,
+    keep,
+    machine,
+    markdown,
+    median_of,
+    pin,
+)
 
 from s2s_helpers import streaming
 from s2s_helpers.data import collate
@@ -93,34 +103,40 @@ def peak() -> float:
     return held / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def memory_of_step(size: int, split: bool) -> float:
-    """MB that one training step adds at its most, in this process, for a vocabulary of `size`."""
+def memory_of_step(size: int, split: bool, device: str = "cpu") -> float:
+    """MB that one training step adds at its most, in this process or on its GPU, for a vocabulary
+    of `size`."""
     set_seed(0)
     vocabulary = Vocabulary.numbered(size)
     model = TransformerSeq2Seq(vocabulary, vocabulary, width=128, layers=2, feedforward=256)
+    model.to(device)
     ids = torch.randint(4, size, (ROWS, TARGET)).tolist()
-    batch = collate([(row, row) for row in ids])
+    batch = collate([(row, row) for row in ids]).to(device)
     loss = Seq2SeqLoss(0.1)
     for parameter in model.parameters():  # not counted: they are there either way
         parameter.grad = torch.zeros_like(parameter)
 
-    before = peak()
+    def held() -> float:
+        return torch.cuda.max_memory_allocated() / 1e6 if device == "cuda" else peak()
+
+    before = held()
     if split:
         features, _ = model.features(batch)
         total, _ = loss.of_features(features, model.output_layer, batch.target_output)
     else:
         total, _ = loss.total(model(batch)[0], batch.target_output)
     total.backward()
-    return peak() - before
+    return held() - before
 
 
-def by_vocabulary(sizes) -> dict[int, dict[str, float]]:
+def by_vocabulary(sizes, device: str = "cpu") -> dict[int, dict[str, float]]:
     """For every size the memory of a step in both ways, each in a process of its own."""
     found = {}
     for size in sizes:
         found[size] = {}
         for name, split in ("all logits", 0), ("of features", 1):
             command = [sys.executable, __file__, "step", "--step", str(size), str(split)]
+            command += ["--device", device]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[size][name] = float(done.stdout)
     return found
@@ -161,39 +177,49 @@ def run(model, count: int, rounds: int, sizes, lines: int) -> dict:
     """All four measurements."""
     sentences = captions(model.source_vocabulary, count)
     texts = [sentence.text for sentence in sentences]
+    device = next(model.parameters()).device
     return {
-        "device": str(next(model.parameters()).device),
         "batch": by_batch(model, texts, rounds),
         "length": by_length(model, sentences, rounds),
-        "vocabulary": by_vocabulary(sizes),
+        "vocabulary": by_vocabulary(sizes, "auto" if device.type == "cuda" else "cpu"),
         "lines": of_lines(model, texts, lines),
         "machine": machine("sentencepiece"),
     }
 
 
 def table(results: dict) -> str:
-    """The four tables, a line above each."""
-    batch, length, vocabulary, lines = (
-        results[key] for key in ("batch", "length", "vocabulary", "lines")
-    )
-    memory = [
-        [f"{int(size):,}", f"{row['all logits']:.0f}", f"{row['of features']:.0f}"]
-        for size, row in vocabulary.items()
+    """The four tables of all devices, a line above each."""
+    runs = results["runs"]
+    some = next(iter(runs.values()))
+    vocabulary = [
+        [on, f"{int(size):,}", f"{row['all logits']:.0f}", f"{row['of features']:.0f}"]
+        for on, run in runs.items()
+        for size, row in run["vocabulary"].items()
     ]
-    file = [
-        f"{lines['lines']:,}", f"{lines['seconds'] / 60:.1f}",
-        f"{lines['sentences_per_second']:.0f}", f"{lines['megabytes_early']:.0f}",
-        f"{lines['megabytes_end']:.0f}",
+    lines = [
+        [
+            on, f"{line['lines']:,}", f"{line['seconds'] / 60:.1f}",
+            f"{line['sentences_per_second']:.0f}", f"{line['megabytes_early']:.0f}",
+            f"{line['megabytes_end']:.0f}",
+        ]
+        for on, line in ((on, run["lines"]) for on, run in runs.items())
     ]  # fmt: skip
+
+    def of_all(key: str, form: str) -> str:
+        rows = [[on, *(f"{x:{form}}" for x in run[key].values())] for on, run in runs.items()]
+        return markdown(["on", *map(str, some[key])], rows)
+
     return "\n\n".join([
         "Greedy, sentences a second by the size of the batch:",
-        markdown([str(size) for size in batch], [[f"{speed:.0f}" for speed in batch.values()]]),
+        of_all("batch", ",.0f"),
         "Greedy, batches of 32, milliseconds a target token by source and target length:",
-        markdown([str(size) for size in length], [[f"{ms:.2f}" for ms in length.values()]]),
+        of_all("length", ".2f"),
         "MB that a training step adds at its most, by vocabulary (5,120 target tokens):",
-        markdown(["vocabulary", "all logits at once", "`of_features`"], memory),
+        markdown(["on", "vocabulary", "all logits at once", "`of_features`"], vocabulary),
         "A file through `translate_file`, and the process's memory:",
-        markdown(["lines", "minutes", "sentences/s", "MB after a tenth", "MB at the end"], [file]),
+        markdown(
+            ["on", "lines", "minutes", "sentences/s", "MB after a tenth", "MB at the end"], lines
+        ),
     ])  # fmt: skip
 
 
@@ -203,24 +229,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
     parser.add_argument("--quick", action="store_true", help="small, not saved")
     parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--device", choices=["cpu", "auto"], default="cpu")
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--step", type=int, nargs=2, help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.what == "step":
-        print(memory_of_step(told.step[0], bool(told.step[1])))
+        print(memory_of_step(told.step[0], bool(told.step[1]), device_for(told.device).type))
         return
     if told.what == "table":
         print(table(json.loads(FILE.read_text())))
         return
     pin(told.threads)
-    model = trained_model()
-    if told.device == "auto" and torch.cuda.is_available():
-        model = model.to("cuda")
+    device = device_for(told.device)
+    model, on = trained_model().to(device), device_name(device, told.threads)
     if told.quick:
-        results = run(model, 256, 1, VOCABULARIES[:2], 5_000)
+        results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 5_000)}}
     else:
-        results = run(model, 1024, 5, VOCABULARIES, told.lines)
-        keep(results | {"threads": told.threads}, FILE)
+        results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
+        results["runs"][on] = run(model, 1024, 5, VOCABULARIES, told.lines)
+        keep(results, FILE)
     print(table(results))
 
 

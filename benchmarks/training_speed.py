@@ -1,6 +1,6 @@
 """How fast the package trains, beside Hugging Face's MarianMTModel and torch's nn.Transformer.
 
-python benchmarks/training_speed.py [--threads 1|2] [--quick] [--keep-memory]
+python benchmarks/training_speed.py [--threads 1|2] [--device auto|cpu] [--quick] [--keep-memory]
 python benchmarks/training_speed.py table
 
 All train a post-norm transformer of the same shape with tied embeddings on real captions of
@@ -24,7 +24,18 @@ import sys
 from functools import partial
 
 import torch
-from measuring import RESULTS, alternate, keep, machine, markdown, median_of, pin, times_as_fast
+from measuring import (
+    RESULTS,
+    alternate,
+    device_for,
+    device_name,
+    keep,
+    machine,
+    markdown,
+    median_of,
+    pin,
+    times_as_fast,
+)  # fmt: skip
 from torch import nn
 from torch.nn import functional as F
 
@@ -34,7 +45,7 @@ from s2s_helpers.hub import needed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models.transformer import sinusoidal_positions
-from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
+from s2s_helpers.training import Seq2SeqTrainer, gains_by_bf16, set_seed, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary
 
 FILE = RESULTS / "training_speed.json"
@@ -51,7 +62,7 @@ KEEP_MEMORY = {
 # Who trains. Each function returns step(batch).
 
 
-def ours(vocabulary, bf16=False, whole_logits=False):
+def ours(vocabulary, bf16=False, whole_logits=False, device="cpu"):
     """A step of this package's trainer."""
 
     class WholeLogits(Seq2SeqLoss):
@@ -61,21 +72,23 @@ def ours(vocabulary, bf16=False, whole_logits=False):
         vocabulary, vocabulary, width=WIDTH, heads=HEADS, layers=LAYERS, feedforward=FEEDFORWARD,
         dropout=DROPOUT, norm_first=False,
     )  # fmt: skip
-    config = training_config(1, lr=LR, clip=CLIP, progress=False, device="cpu", bf16=bf16)
+    config = training_config(1, lr=LR, clip=CLIP, progress=False, device=device, bf16=bf16)
     loss = (WholeLogits if whole_logits else Seq2SeqLoss)(SMOOTHING)
     trainer = Seq2SeqTrainer(model.train(), config, [], loss=loss)
     trainer._group_loss, trainer._group_tokens = 0.0, 0
     return lambda batch: trainer._train_step(batch, 0)
 
 
-def usual_step(model, logits_of, bf16: bool):
+def usual_step(model, logits_of, bf16: bool, device: str):
     """The usual training step around `logits_of(batch)`."""
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), LR, (0.9, 0.98), 1e-9, 0.01, fused=True)
     model.train()
 
     def step(batch):
+        batch = batch.to(device)
         optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             logits = logits_of(batch)
             loss = F.cross_entropy(
                 logits.flatten(0, 1), batch.target_output.flatten(),
@@ -89,7 +102,7 @@ def usual_step(model, logits_of, bf16: bool):
     return step
 
 
-def transformers(vocabulary, bf16=False):
+def transformers(vocabulary, bf16=False, device="cpu"):
     """Hugging Face's MarianMTModel."""
     marian = needed("transformers")
     half = dict(layers=LAYERS, attention_heads=HEADS, ffn_dim=FEEDFORWARD)
@@ -109,7 +122,7 @@ def transformers(vocabulary, bf16=False):
             decoder_input_ids=batch.target_input, use_cache=False,
         ).logits  # fmt: skip
 
-    return usual_step(model, logits_of, bf16)
+    return usual_step(model, logits_of, bf16, device)
 
 
 class TorchTransformer(nn.Module):
@@ -133,16 +146,17 @@ class TorchTransformer(nn.Module):
         time = batch.target_input.shape[1]
         hidden = self.inner(
             self.embed(batch.source), self.embed(batch.target_input),
-            tgt_mask=torch.ones(time, time, dtype=torch.bool).triu(1), tgt_is_causal=True,
+            tgt_mask=torch.ones(time, time, dtype=torch.bool, device=self.positions.device).triu(1),
+            tgt_is_causal=True,
             src_key_padding_mask=~batch.source_mask, memory_key_padding_mask=~batch.source_mask,
         )  # fmt: skip
         return self.output(hidden)
 
 
-def nn_transformer(vocabulary, bf16=False):
+def nn_transformer(vocabulary, bf16=False, device="cpu"):
     """torch's nn.Transformer."""
     model = TorchTransformer(len(vocabulary))
-    return usual_step(model, model, bf16)
+    return usual_step(model, model, bf16, device)
 
 
 TRAINERS = {
@@ -195,37 +209,47 @@ def multiplications(batches) -> float:
     return 6 * total
 
 
-def multiply(dtype, size: int = 1024, times: int = 20):
-    """A matrix multiplication large enough to show what the processor can do."""
-    one, other = torch.randn(2, size, size).to(dtype)
+def multiply(dtype, device: str, times: int = 20):
+    """A matrix multiplication large enough to show what the device can do."""
+    size = 1024 if device == "cpu" else 8192
+    one, other = torch.randn(2, size, size, device=device).to(dtype)
     for _ in range(times):
-        one @ other
+        product = one @ other
+    product[0, 0].item()  # a GPU is still at work
     return 2 * size**3 * times
 
 
-def run(threads: int, rounds: int, count: int) -> dict:
+def run(threads: int, rounds: int, count: int, device: str = "cpu") -> dict:
     """All rows, in turn."""
     pin(threads)
+    device = device_for(device).type
+    # A GPU's time is the wall's.
+    busy = 1 if device == "cpu" else 0
     vocabulary, batches = some_batches(rounds * count)
     jobs, tokens = {}, {}
+    bf16 = device != "cpu" or gains_by_bf16()  # else it would take minutes for a batch
+    best = "ours, bf16" if bf16 else "ours"
     for name, build in TRAINERS.items():
+        if name.endswith("bf16") and not bf16:
+            continue
         set_seed(0)
         if name.startswith("Hugging Face") and importlib.util.find_spec("transformers") is None:
             print(f"{name} is left out; to have it: pip install transformers")
             continue
-        step = build(vocabulary)
+        step = build(vocabulary, device=device)
         for order, some in batches.items():
-            step(some[0])  # warm up
+            for batch in some[: 1 if device == "cpu" else count]:  # a GPU loads its kernels late
+                step(batch)
             parts = [some[i : i + count] for i in range(0, len(some), count)]  # one for each round
             left = iter(parts)
             jobs[name, order] = lambda step=step, left=left: [step(b) for b in next(left)]
             tokens[name, order] = [sum(batch.tokens for batch in part) for part in parts]
-    for dtype in (torch.float32, torch.bfloat16):
-        jobs["peak", str(dtype).removeprefix("torch.")] = partial(multiply, dtype)
+    for dtype in (torch.float32, torch.bfloat16)[: 1 + bf16]:
+        jobs["peak", str(dtype).removeprefix("torch.")] = partial(multiply, dtype, device)
     times, outputs = alternate(jobs, rounds)
     peak = {
-        dtype: outputs["peak", dtype] / median_of(times["peak", dtype], 1)
-        for dtype in ("float32", "bfloat16")
+        dtype: outputs["peak", dtype] / median_of(times["peak", dtype], busy)
+        for dtype in ("float32", "bfloat16")[: 1 + bf16]
     }
     rows = []
     # Seconds for a token, so that rounds of different sizes compare.
@@ -234,25 +258,29 @@ def run(threads: int, rounds: int, count: int) -> dict:
         for row, counts in tokens.items()
     }
     for (name, order), measured in each.items():
-        mine, total = each["ours, bf16", "buckets"], sum(tokens[name, order])
-        wall, cpu = median_of(measured, 0), median_of(measured, 1)
+        mine, total = each[best, "buckets"], sum(tokens[name, order])
+        wall, cpu = median_of(measured, 0), median_of(measured, busy)
         kind = "bfloat16" if "bf16" in name else "float32"
         rows.append({
             "trainer": name, "batches": order, "padding": padding(batches[order]),
             "tokens": total, "rounds": rounds,
             "tokens_per_second": 1 / wall, "tokens_per_cpu_second": 1 / cpu,
             "ours_times_as_fast": times_as_fast(mine, measured, 0),
-            "ours_times_as_fast_cpu": times_as_fast(mine, measured, 1),
+            "ours_times_as_fast_cpu": times_as_fast(mine, measured, busy),
             "share_of_peak": multiplications(batches[order]) / total / cpu / peak[kind],
         })  # fmt: skip
-    return {"threads": threads, "peak_flops_per_cpu_second": peak, "rows": rows}
+    return {
+        "on": device_name(torch.device(device), threads),
+        "peak_flops_per_cpu_second": peak,
+        "rows": rows,
+    }
 
 
 def table(run: dict) -> str:
     """A Markdown table of one run."""
     head = [
         "training", "batches", "padding, %", "tokens/s", "tokens/s of CPU time",
-        "ours, bf16, buckets is faster", "by CPU time", "of the peak, %",
+        f"{run['best']}, buckets is faster", "by CPU time", "of the peak, %",
     ]  # fmt: skip
     rows = [
         [
@@ -270,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=["run", "table"], default="run")
     parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
+    parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2 batches, not saved")
     parser.add_argument("--keep-memory", action="store_true", help="see above; needs glibc")
     told = parser.parse_args()
@@ -278,13 +307,12 @@ def main() -> None:
     results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
     if told.what == "run":
         rounds, count = (3, 2) if told.quick else (5, 6)
-        result = run(told.threads, rounds, count)
-        name = f"threads {told.threads}" + (", memory kept" if told.keep_memory else "")
+        result = run(told.threads, rounds, count, told.device)
+        name = result["on"] + (", memory kept" if told.keep_memory else "")
         if told.quick:
             results = {"runs": {name: result}}
         else:
-            results["machine"] = machine("transformers")
-            results["runs"][name] = result
+            results["runs"][name] = result | {"machine": machine("transformers")}
             keep(results, FILE)
     for name, result in results["runs"].items():
         peak = {k: round(v / 1e9) for k, v in result["peak_flops_per_cpu_second"].items()}

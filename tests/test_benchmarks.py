@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from treadmill import Callback
 
 from s2s_helpers.corpora import Pair, multi30k
 from s2s_helpers.data import collate
 from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -69,15 +71,19 @@ def test_the_readme_has_a_table_only_of_what_was_measured(quality, monkeypatch, 
     assert without == "Before.\n\n<!-- captions -->\n\n<!-- end of captions -->\n\nAfter."
     scores = {"bleu": 50.04, "chrf": 70.26, "bleu_tokenised": 60}
     seeds = {
-        seed: {"seconds": seconds, "tokens_per_second": 8000, "greedy": scores, "beam 5": scores}
+        seed: {
+            "seconds": seconds, "tokens_per_second": 8000, "greedy": scores | {"bleu_tokenised": 5},
+            "beam 5": scores, "device": "a GPU",
+        }
         for seed, seconds in (("0", 280), ("1", 300))
-    }
+    }  # fmt: skip
+    seeds["0"]["weights"] = {"last": {"beam 5": {"bleu_tokenised": 57}}}
     (tmp_path / "captions.json").write_text(
-        json.dumps({"runs": {"5 passes": seeds}, "choices": {}})
+        json.dumps({"runs": {"8 passes on a GPU": seeds}, "choices": {}})
     )
     written = quality.in_readme(without, "captions")
-    row = "| 5 passes | 2 | 290 | 8,000 | beam 5 | 50.0 | 70.3 | 60.0 |"
-    assert row in written.splitlines()
+    row = "| 8 passes | a GPU | 2 | 290 ± 14 | 8,000 ± 0 | 50.0 ± 0.0 | 70.3 ± 0.0 | 60.0 ± 0.0 "
+    assert row + "| 5.0 ± 0.0 | 57.0 | - |" in written.splitlines()
     assert written.startswith("Before.\n\n<!-- captions -->\n\n| run | ")
     assert written.endswith(" |\n\n<!-- end of captions -->\n\nAfter.")
     assert quality.in_readme(written, "captions") == written
@@ -86,14 +92,15 @@ def test_the_readme_has_a_table_only_of_what_was_measured(quality, monkeypatch, 
             quality.in_readme(wrong, "captions")
 
 
-def test_a_table_for_each_number_of_cores(quality, monkeypatch, tmp_path):
+def test_a_table_for_each_machine(quality, monkeypatch, tmp_path):
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
     monkeypatch.setattr(quality.decoding, "table", lambda run: f"decoded {run}")
     monkeypatch.setattr(quality.training_speed, "table", lambda run: f"trained {run}")
-    (tmp_path / "decoding.json").write_text('{"1": 7, "2": 8}')
-    assert quality.table("decoding") == "One core:\n\ndecoded 7\n\nTwo cores:\n\ndecoded 8"
-    (tmp_path / "training_speed.json").write_text('{"runs": {"threads 1, memory kept": 9}}')
-    assert quality.table("training_speed") == "Threads 1, memory kept:\n\ntrained 9"
+    (tmp_path / "decoding.json").write_text('{"A, 1 core": 7, "A, 2 cores": 8}')
+    shown = "A, 1 core:\n\ndecoded 7\n\nA, 2 cores:\n\ndecoded 8"
+    assert quality.table("decoding") == shown
+    (tmp_path / "training_speed.json").write_text('{"runs": {"A, 1 core, memory kept": 9}}')
+    assert quality.table("training_speed") == "A, 1 core, memory kept:\n\ntrained 9"
 
 
 def test_every_figure_is_of_three_seeds(quality):
@@ -279,18 +286,63 @@ def test_a_run_has_every_figure(decoding, peers, monkeypatch, tiny, sentences, c
     assert rows["ours"]["same_batch"]["ours_times_as_fast"] == 1
     assert rows["naive"]["same_batch"]["rounds"] >= 5
     assert "nn.Transformer without a cache" in capsys.readouterr().out
-    # By CPU time on one core and by the wall on two.
+    # By CPU time on one core, by the wall on two and on a GPU.
     rows["naive"]["same_batch"] |= {
         "sentences_per_second": 10, "ours_times_as_fast": 2.5,
         "sentences_per_cpu_second": 20, "ours_times_as_fast_cpu": 3.5,
     }  # fmt: skip
-    for threads, shown in (1, "| 20 (3.50) |"), (2, "| 10 (2.50) |"):
-        text = decoding.table(json.loads(json.dumps(run | {"threads": threads})))
+    by_cpu, by_wall = "| 20 (3.50) |", "| 10 (2.50) |"
+    for threads, device, shown in (1, "cpu", by_cpu), (2, "cpu", by_wall), (1, "cuda", by_wall):
+        changed = run | {"threads": threads, "device": device}
+        text = decoding.table(json.loads(json.dumps(changed)))
         head, _, first, last = text.splitlines()
         assert head.count("|") == first.count("|") == last.count("|") == 10
         assert first.startswith("| s2s_helpers | ") and "(1.00) | 100.0 |" in first
         assert last.startswith(f"| nn.Transformer without a cache {shown}")
         assert last.endswith("| 100.0 | - | - | - | - |")
+
+
+# multi30k.py
+
+
+@pytest.fixture
+def captions(monkeypatch, tmp_path):
+    module = script("multi30k")
+    monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(module, "FILE", tmp_path / "results" / "captions.json")
+    return module
+
+
+def test_results_of_several_trainings_stand_side_by_side(captions):
+    for name, seed in ("8 passes on A", "0"), ("8 passes on A", "1"), ("20 passes on B", "0"):
+        captions.write("runs", name, {"seed": int(seed)}, seed)
+    captions.write("choices", "as it is", {"seed": 0})
+    kept = json.loads(captions.FILE.read_text())
+    assert {name: list(seeds) for name, seeds in kept["runs"].items()} == {
+        "8 passes on A": ["0", "1"], "20 passes on B": ["0"]
+    }  # fmt: skip
+    assert kept["choices"]["as it is"]["machine"]["versions"]["torch"] == torch.__version__
+    assert "tok:13a" in kept["signature"]
+
+
+def test_the_weights_of_the_last_passes(captions):
+    source = Vocabulary.numbered(12)
+    model = TransformerSeq2Seq(source, source, width=8, heads=2, layers=1, feedforward=8)
+    batch = collate([([5, EOS], [6, EOS])])
+    config = training_config(captions.LAST + 2, lr=0.1, progress=False, device="cpu")
+    seen, weights = [], captions.LastWeights()
+
+    class Seen(Callback):
+        def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
+            seen.append(trainer.model.output.bias.detach().clone())
+
+    Seq2SeqTrainer(model, config, [batch, batch], callbacks=[Seen(), weights], ema=0.5).fit()
+    last = seen[1::2][-captions.LAST :]  # at the end of each pass
+    assert len(weights.kept) == captions.LAST
+    kept = [state["output.bias"] for state in weights.kept]
+    assert all(torch.equal(a, b) for a, b in zip(kept, last, strict=True))
+    assert torch.allclose(weights.mean()["output.bias"], torch.stack(last).mean(0))
+    assert not torch.allclose(model.output.bias, last[-1])  # which is the running mean
 
 
 # training_speed.py
@@ -336,14 +388,19 @@ def test_every_trainer_learns(training_speed, small, name):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_training_speed_measures_and_shows_every_row(training_speed, small):
+@pytest.mark.parametrize("bf16", [True, False])
+def test_training_speed_measures_and_shows_every_row(training_speed, small, monkeypatch, bf16):
+    monkeypatch.setattr(training_speed, "gains_by_bf16", lambda: bf16)
     result = training_speed.run(threads=1, rounds=2, count=1)
-    assert {row["trainer"] for row in result["rows"]} >= {"nn.Transformer", "ours", "ours, bf16"}
+    assert result["best"] == ("ours, bf16" if bf16 else "ours")
+    trainers = {row["trainer"] for row in result["rows"]}
+    assert trainers >= {"nn.Transformer", "ours", result["best"]}
+    assert any(trainer.endswith("bf16") for trainer in trainers) == bf16
     for row in result["rows"]:
         assert row["padding"] == (0 if row["batches"] == "buckets" else pytest.approx(20 / 54))
         assert row["tokens"] == 2 * (21 if row["batches"] == "buckets" else 20)
         assert row["tokens_per_cpu_second"] > 0
-        if row["trainer"] == "ours, bf16" and row["batches"] == "buckets":
+        if row["trainer"] == result["best"] and row["batches"] == "buckets":
             assert row["ours_times_as_fast"] == row["ours_times_as_fast_cpu"] == 1
     assert len(training_speed.table(result).splitlines()) == 2 + len(result["rows"])
 
@@ -363,8 +420,10 @@ def test_scale_measures_and_shows_everything(decoding, monkeypatch, tiny, senten
     assert set(result["vocabulary"][50]) == {"all logits", "of features"}
     assert result["lines"]["lines"] == 300 and result["lines"]["same_as_translate"]
     assert result["lines"]["megabytes_end"] >= result["lines"]["megabytes_early"] > 0
-    text = scale.table(json.loads(json.dumps(result)))
-    assert text.count("| --- ") == 3 + 2 + 3 + 5 and "| 300 | 0.0 |" in text
+    other = result | {"batch": {1: 10, 16: 4321, 64: 5}}
+    text = scale.table(json.loads(json.dumps({"runs": {"A": result, "B": other}})))
+    assert text.count("| --- ") == 4 + 3 + 4 + 6 and "| A | 300 | 0.0 |" in text
+    assert "| B | 10 | 4,321 | 5 |" in text
 
 
 def test_all_logits_take_memory_that_features_do_not():
