@@ -1,15 +1,14 @@
 """BLEU against the clock: real captions, from the raw files to the test score, in one command.
 
 python benchmarks/multi30k.py train [--passes 8|20|24|60] [--seed 0] [--model transformer]
-                                    [--processes 1|2] [--threads 1|2] [--device auto|cpu] [--resume]
-python benchmarks/multi30k.py train --quick    one pass, not saved
+                                    [--threads 1|2] [--device auto|cpu] [--resume]
+python benchmarks/multi30k.py train --quick    one pass of a small net, not saved
 python benchmarks/multi30k.py choices    short trainings, with one choice changed in each
 python benchmarks/multi30k.py table
 
 `train` learns the subwords, encodes the captions, trains and translates test_2016_flickr with a
 beam of 5. It can be stopped and goes on with --resume. Its seconds are all of that but the
-translations, of the test set and for the learning curve. --processes 2 trains on two cores that
-share each step's batches, in place of two threads; a GPU, if there is one, needs neither.
+translations, of the test set and for the learning curve. A GPU is taken if there is one.
 Everything goes to benchmarks/results/captions.json; notebook 08 shows it.
 
 BLEU and chrF are sacreBLEU's on cased, detokenised text. "Tokenised" is what papers on this data
@@ -20,10 +19,7 @@ stands right of "tokenised" is tokenised BLEU, too.
 
 import argparse
 import json
-import os
-import tempfile
 import time
-from pathlib import Path
 
 import torch
 from filelock import FileLock
@@ -37,8 +33,6 @@ from measuring import (
     pin,
     spread,
 )  # fmt: skip
-from torch import distributed as dist
-from torch import multiprocessing
 from treadmill import Callback
 
 from s2s_helpers import metrics
@@ -152,13 +146,11 @@ class LastWeights(Callback):
 def run(settings: dict, seed: int, points: int, folder=None, resume=False, device="cpu") -> tuple:
     """Train with these settings; what came of it, and the model."""
     started = time.perf_counter()
-    shared = dist.is_initialized()
-    first, world = not shared or dist.get_rank() == 0, dist.get_world_size() if shared else 1
     curve, weights = Curve(points), LastWeights()
     device = device_for(device).type
     bf16 = device == "cpu" and gains_by_bf16()
     trainer = multi30k_trainer(
-        seed, checkpoint_dir=folder, bf16=bf16, callbacks=[curve, weights] if first else [],
+        seed, checkpoint_dir=folder, bf16=bf16, callbacks=[curve, weights],
         device=device, **settings,
     )  # fmt: skip
     prepared = time.perf_counter() - started
@@ -175,9 +167,8 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False, devic
         "resumed": resume,
         "tokens_per_second": settings["epochs"] * sum(train.target_lengths) / trained,
         "threads": torch.get_num_threads(), "curve": curve.rows,
-        "processes": world,
-        "device": device_name(trainer.device, torch.get_num_threads() * world),
-        "validation_perplexity": history.epochs[-1].get("perplexity"),  # rank 0's
+        "device": device_name(trainer.device, torch.get_num_threads()),
+        "validation_perplexity": history.epochs[-1]["perplexity"],
     }, trainer.model, weights  # fmt: skip
 
 
@@ -203,30 +194,18 @@ def table(results: dict) -> str:
     return markdown(head, rows)
 
 
-def train(told, rank: int = 0, store: str = "") -> None:
-    """One training, in this process or as one of `told.processes`; its scores, saved and shown."""
-    if told.processes > 1:
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[rank]})
-        torch.set_num_threads(1)
-        dist.init_process_group(
-            "gloo", init_method=f"file://{store}", rank=rank, world_size=told.processes
-        )
-    else:
-        pin(told.threads)
+def train(told) -> None:
+    """One training; its scores, saved and shown."""
+    pin(told.threads)
     own = MODELS[told.model]
-    settings, points = (SHORT, 1) if told.quick else (RUNS[told.passes], 4)
+    small = dict(SHORT, layers=1, vocabulary=2000)
+    settings, points = (small, 1) if told.quick else (RUNS[told.passes], 4)
     folder = None
     if not told.quick:
         folder = cache_folder() / f"captions-{told.model}-{told.passes}-{told.seed}"
     result, model, weights = run(
         settings | own, told.seed, points, folder, told.resume, told.device
     )
-    if rank:
-        return
-    if told.processes > 1:
-        os.sched_setaffinity(0, cores)
-        torch.set_num_threads(told.processes)
     split = "test_2016_flickr"
     for search, beam in ("greedy", 1), ("beam 5", 5):
         result[search] = score(model, split, beam)
@@ -247,7 +226,7 @@ def train(told, rank: int = 0, store: str = "") -> None:
 
 def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
     """Put a result into the file, with what it ran on and how BLEU was counted; all of the file."""
-    FILE.parent.mkdir(parents=True, exist_ok=True)
+    cache_folder().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / "captions.lock"):  # several trainings may run at once
         results = {"runs": {}, "choices": {}}
         results |= json.loads(FILE.read_text()) if FILE.exists() else {}
@@ -261,31 +240,19 @@ def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
     return results
 
 
-def worker(rank: int, told, store: str) -> None:
-    train(told, rank, store)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["train", "choices", "table"])
     parser.add_argument("--passes", type=int, choices=list(RUNS), default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, choices=[1, 2], default=2)
-    parser.add_argument("--processes", type=int, choices=[1, 2], default=1)
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--model", choices=list(MODELS), default="transformer")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--quick", action="store_true", help="one pass, not saved")
+    parser.add_argument("--quick", action="store_true", help="one pass of a small net, not saved")
     told = parser.parse_args()
     if told.what == "table":
         print(table(json.loads(FILE.read_text())))
-    elif told.what == "train" and told.processes > 1:
-        if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < told.processes:
-            parser.error(f"--processes {told.processes} needs Linux and as many cores")
-        told.device = "cpu"
-        with tempfile.TemporaryDirectory() as scratch:
-            store = str(Path(scratch) / "store")
-            multiprocessing.spawn(worker, (told, store), nprocs=told.processes)
     elif told.what == "train":
         train(told)
     else:

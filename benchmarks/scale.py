@@ -240,7 +240,7 @@ def main() -> None:
         return
     pin(told.threads)
     device = device_for(told.device)
-    model, on = trained_model().to(device), device_name(device, told.threads)
+    model, on = trained_model(told.quick).to(device), device_name(device, told.threads)
     if told.quick:
         results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 5_000)}}
     else:

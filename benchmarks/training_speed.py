@@ -52,6 +52,7 @@ FILE = RESULTS / "training_speed.json"
 VOCABULARY, WIDTH, HEADS, LAYERS, FEEDFORWARD, DROPOUT = 10_000, 128, 4, 4, 256, 0.1
 SMOOTHING, LR, CLIP = 0.1, 1e-3, 1.0
 BATCH, MAX_TOKENS = 64, 1024  # about 900 real target tokens to a batch, both ways
+PEAK_SIZE = {"cpu": 1024, "cuda": 8192}  # of the matrices that show what a device can do
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
@@ -211,7 +212,7 @@ def multiplications(batches) -> float:
 
 def multiply(dtype, device: str, times: int = 20):
     """A matrix multiplication large enough to show what the device can do."""
-    size = 1024 if device == "cpu" else 8192
+    size = PEAK_SIZE[device]
     one, other = torch.randn(2, size, size, device=device).to(dtype)
     for _ in range(times):
         product = one @ other
@@ -271,6 +272,7 @@ def run(threads: int, rounds: int, count: int, device: str = "cpu") -> dict:
         })  # fmt: skip
     return {
         "on": device_name(torch.device(device), threads),
+        "best": best,
         "peak_flops_per_cpu_second": peak,
         "rows": rows,
     }

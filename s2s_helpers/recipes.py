@@ -13,7 +13,6 @@ from pathlib import Path
 import platformdirs
 import torch
 from filelock import FileLock
-from torch import distributed as dist
 
 from s2s_helpers.corpora import docstrings, multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
@@ -189,8 +188,6 @@ def multi30k_trainer(
     `lr`, `max_tokens` (a batch), `warmup_steps`, `decay` (the share of the steps in which the rate
     falls to 0; None: all after the warm-up), `label_smoothing`, `ema`, `bf16`, `device` ("auto": a
     GPU if there is one). A model of another class than the transformer has its own defaults.
-    In a process of a group (`torch.distributed`) it is a `SharedTrainer`: a step's `max_tokens` are
-    those of all.
     """
     training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
     set_seed(seed)
@@ -203,32 +200,22 @@ def multi30k_trainer(
 
 def _trainer(model, train, validation, training, seed, progress, checkpoint_dir, callbacks):
     """The trainer that `multi30k_trainer` and `pronunciation_trainer` share."""
-    trainer_class, rank = Seq2SeqTrainer, 0
-    if dist.is_available() and dist.is_initialized():
-        from s2s_helpers.scaling import SharedTrainer as trainer_class
-        from s2s_helpers.scaling import sharded_loader
-
-        rank, world = dist.get_rank(), dist.get_world_size()
-        loader = sharded_loader(
-            train, training["max_tokens"] // world, seed, rank=rank, world=world
-        )
-    else:
-        size = {name: training[name] for name in ("batch_size", "max_tokens") if name in training}
-        loader = make_loader(train, **size, shuffle=True, seed=seed)
+    size = {name: training[name] for name in ("batch_size", "max_tokens") if name in training}
+    loader = make_loader(train, **size, shuffle=True, seed=seed)
     steps = training["epochs"] * len(loader)
     decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
-    return trainer_class(
+    return Seq2SeqTrainer(
         model,
         training_config(
             training["epochs"],
             lr=training["lr"],
-            progress=progress and rank == 0,
+            progress=progress,
             checkpoint_dir=checkpoint_dir,
             device=training.get("device", "cpu"),
             bf16=training.get("bf16", False),
         ),
         loader,
-        make_loader(validation, batch_size=64) if rank == 0 else None,
+        make_loader(validation, batch_size=64),
         loss=Seq2SeqLoss(training["label_smoothing"]),
         metrics={"token_accuracy": token_accuracy},
         callbacks=callbacks,

@@ -35,7 +35,6 @@ from s2s_helpers.hub import needed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq, model_to_dict, save_file, save_model
 from s2s_helpers.schedules import inverse_square_root
-from s2s_helpers.training import Seq2SeqTrainer
 from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary
 
 
@@ -216,35 +215,6 @@ def train(
         save()
     run.wait_for_everyone()
     return state["history"]
-
-
-class SharedTrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` in one of several processes of a group (`dist.init_process_group`).
-
-    Each has its own share of the batches (`sharded_loader`); before a step their gradients are
-    added up, and divided by the tokens of all. Dropout's randomness is a function of seed, step,
-    batch and rank. Rank 0 alone writes checkpoints, from which all resume.
-    """
-
-    def _train_step(self, batch, batch_idx: int) -> dict[str, float]:
-        place = f"{self.seed} {self.step} {batch_idx} {dist.get_rank()}"
-        torch.manual_seed(random.Random(place).getrandbits(63))
-        return super()._train_step(batch, batch_idx)
-
-    def _optimizer_step(self) -> None:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        sums = gradients[0].new_tensor([self._group_loss, self._group_tokens])
-        flat = torch.cat([x.flatten() for x in (*gradients, sums)])
-        dist.all_reduce(flat)  # in one piece: each message costs its start
-        *parts, sums = flat.split([x.numel() for x in (*gradients, sums)])
-        shaped = [part.view_as(x) for part, x in zip(parts, gradients, strict=True)]
-        torch._foreach_copy_(gradients, shaped)
-        self._group_loss, self._group_tokens = sums[0].item(), round(sums[1].item())
-        super()._optimizer_step()
-
-    def save_checkpoint(self, filepath=None) -> None:
-        if dist.get_rank() == 0:
-            super().save_checkpoint(filepath)
 
 
 def training_flops(model, source: int, target: int) -> float:

@@ -270,7 +270,7 @@ def test_the_score_is_the_sum_of_steps(decoding, tiny, sentences):
 
 
 def measured(decoding, monkeypatch, tiny, peers, sentences):
-    monkeypatch.setattr(decoding, "trained_model", lambda: tiny)
+    monkeypatch.setattr(decoding, "trained_model", lambda quick: tiny)
     monkeypatch.setattr(decoding, "captions", lambda vocabulary, count: sentences)
     monkeypatch.setattr(decoding, "pin", lambda threads: None)
     return decoding.run(["ours", "naive"], 1, quick=False, count=256)
@@ -352,6 +352,7 @@ def test_the_weights_of_the_last_passes(captions):
 def small(training_speed, monkeypatch):
     """A vocabulary, and batches of 3 sentences with and without padding."""
     monkeypatch.setattr(training_speed, "VOCABULARY", 40)
+    monkeypatch.setattr(training_speed, "PEAK_SIZE", {"cpu": 64})
     monkeypatch.setattr(training_speed, "pin", lambda threads: None)
     shared = Vocabulary.numbered(40)
     rows = [([5] * n + [EOS], [6] * (n + 2) + [EOS]) for n in (4, 4, 4, 1, 3, 7)]

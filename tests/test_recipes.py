@@ -131,6 +131,9 @@ def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
     assert torch.equal(weights(trainer.model), weights(again.model))
     with pytest.raises(TypeError, match="epoch"):
         recipes.multi30k_trainer(progress=False, epoch=2)
+    assert {p.device.type for p in trainer.model.parameters()} == {"cpu"}
+    elsewhere = recipes.multi30k_trainer(progress=False, device="meta").model
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
 
 
 def test_the_captions_trainer_trains_the_models_before_the_transformer_too(captions):

@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from s2s_helpers import checkpoint, recipes, scaling
+from s2s_helpers import checkpoint, scaling
 from s2s_helpers.corpora import Pair, phrasebook, wmt
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import AttentionSeq2Seq, TransformerSeq2Seq, load_model
-from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.vocabulary import Vocabulary
 
 TINY = ["--width", 16, "--heads", 2, "--layers", 1, "--feedforward", 16, "--max-tokens", 64]
@@ -232,82 +231,6 @@ def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, data, words, pairs
         "rank 0 goes on after step"
     ]
     assert (tmp_path / "b" / "last.pt").read_bytes() == before  # done is done
-
-
-SHARED = """
-import sys
-from pathlib import Path
-import torch
-from torch import distributed as dist
-from s2s_helpers import recipes
-from s2s_helpers.corpora import phrasebook
-from s2s_helpers.data import Seq2SeqDataset
-from s2s_helpers.models import TransformerSeq2Seq
-
-dist.init_process_group("gloo")
-rank, folder = dist.get_rank(), Path(sys.argv[1])
-pairs = phrasebook.load().train[:200]
-words = recipes.phrasebook_vocabularies()
-data = Seq2SeqDataset(pairs, *words)
-told = dict(
-    epochs=2, lr=1e-2, max_tokens=128, warmup_steps=4, decay=None, label_smoothing=0.1, ema=0.9
-)
-
-def run(name, dropout, stop=None, resume=False):
-    class Stop:
-        def on_epoch_end(self, trainer, epoch, metrics):
-            if epoch == stop:
-                raise ZeroDivisionError
-
-    recipes.set_seed(0)
-    model = TransformerSeq2Seq(
-        *words, width=16, heads=2, layers=1, feedforward=16, dropout=dropout
-    )
-    trainer = recipes._trainer(model, data, data, told, 0, True, folder / name, [Stop()])
-    try:
-        trainer.fit(resume=resume, restore_best=False)
-    except ZeroDivisionError:
-        return
-    torch.save(model.state_dict(), folder / f"{name}-{rank}.pt")
-
-run("whole", 0.2)
-run("parts", 0.2, stop=1)
-run("parts", 0.2, resume=True)
-run("plain", 0.0)
-"""
-
-
-def test_the_trainer_shares_steps_and_resumes(tmp_path):
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    printed = list(scaling.torchrun(script, tmp_path))
-    assert sum("epoch 2/2" in line for line in printed) <= 4  # one of the ranks has a bar
-    whole, parts, plain = (
-        [torch.load(tmp_path / f"{name}-{rank}.pt") for rank in (0, 1)]
-        for name in ("whole", "parts", "plain")
-    )
-    for name, weight in whole[0].items():
-        assert torch.equal(weight, whole[1][name]), name
-        assert torch.equal(weight, parts[0][name]), name
-        assert torch.equal(weight, parts[1][name]), name
-
-    # One process that takes the same two batches to each step.
-    words = recipes.phrasebook_vocabularies()
-    data = Seq2SeqDataset(phrasebook.load().train[:200], *words)
-    set_seed(0)
-    model = TransformerSeq2Seq(*words, width=16, heads=2, layers=1, feedforward=16, dropout=0.0)
-    loader = scaling.sharded_loader(data, max_tokens=64, together=2)
-    steps = 2 * len(loader) // 2
-    Seq2SeqTrainer(
-        model, training_config(2, lr=1e-2, accumulate=2, progress=False, device="cpu"), loader,
-        loss=Seq2SeqLoss(0.1), schedule=linear_warmup(4, steps), ema=0.9,
-    ).fit()  # fmt: skip
-    away = {
-        name: (weight - plain[0][name]).abs().max()
-        for name, weight in model.state_dict().items()
-        if not name.endswith("key.bias")  # its gradient is nothing but rounding
-    }
-    assert max(away.values()) < 1e-4, away
 
 
 def test_a_failed_run_says_why(tmp_path):
