@@ -242,7 +242,7 @@ def main() -> None:
     device = device_for(told.device)
     model, on = trained_model(told.quick).to(device), device_name(device, told.threads)
     if told.quick:
-        results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 5_000)}}
+        results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 2_000)}}
     else:
         results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
         results["runs"][on] = run(model, 1024, 5, VOCABULARIES, told.lines)
