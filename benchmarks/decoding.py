@@ -35,7 +35,7 @@ from measuring import (
     median_of,
     pin,
     times_as_fast,
-)  # fmt: skip
+)
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader

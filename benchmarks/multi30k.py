@@ -32,7 +32,7 @@ from measuring import (
     markdown,
     pin,
     spread,
-)  # fmt: skip
+)
 from treadmill import Callback
 
 from s2s_helpers import metrics

@@ -35,7 +35,7 @@ from measuring import (
     median_of,
     pin,
     times_as_fast,
-)  # fmt: skip
+)
 from torch import nn
 from torch.nn import functional as F
 
