@@ -21,6 +21,7 @@ from s2s_helpers.decoding import (
 )
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
 from s2s_helpers.packing import packed_layer
+from s2s_helpers.training import gains_by_bf16
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 SOURCE, TINY = Vocabulary.numbered(12), Vocabulary.numbered(7)
@@ -475,13 +476,16 @@ def test_without_packing_the_plain_layer_decodes(kind, monkeypatch):
 
 
 def test_bfloat16_under_autocast_stays_close(kind):
+    if not gains_by_bf16() and kind != "transformer":
+        pytest.skip("on this processor torch has no LSTM in bfloat16")
     model, batch = build(kind, sharpness=1.0), padded(sentences(40))
     exact = greedy_decode(model, batch.source, max_length=1)
     with torch.autocast("cpu", torch.bfloat16):
         rough = greedy_decode(model, batch.source, max_length=1)
         beams = beam_search(model, batch.source, beam_size=4)
     off = [abs(a.score - b.score) for a, b in zip(exact, rough, strict=True)]
-    assert 1e-6 < max(off) < 0.05
+    assert max(off) < 0.05
+    assert max(off) > 1e-6 or not gains_by_bf16()  # float32 takes its place
     assert all(h[0].ids for h in beams)
 
 
