@@ -55,10 +55,9 @@ def sorted_batches(
 
 
 def ours(model, dtype=torch.float32):
-    """greedy_decode and beam_search of this package, asked for ids alone; with bfloat16, its large
-    matrix products are in that."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        ready = model.for_decoding()
+    """greedy_decode and beam_search of this package, asked for ids alone; its large matrix products
+    are in `dtype`."""
+    ready = model.for_decoding(dtype=dtype)
     device = next(model.parameters()).device
 
     def batch_of(beam):
@@ -397,6 +396,7 @@ PEERS = {
     "bfloat16": Peer(
         "s2s_helpers, bfloat16", None, lambda model: ours(model, torch.bfloat16)
     ),
+    "ours int8": Peer("s2s_helpers, int8", None, lambda model: ours(model, torch.int8)),
     "translate": Peer("s2s_helpers, text to text", None, ours_translate),
     "transformers": Peer("Hugging Face Marian", "transformers", hugging_face),
     "ctranslate2": Peer("CTranslate2, float32", "ctranslate2", ctranslate2, BATCHES + TOKENS),
@@ -408,7 +408,7 @@ PEERS = {
     "naive": Peer("nn.Transformer without a cache", None, naive_torch, (BATCH,), ("greedy",)),
 }  # fmt: skip
 ON_GPU = ("ours", "translate", "transformers")
-QUICK = ("ours", "bfloat16", "transformers", "ctranslate2", "int8")
+QUICK = ("ours", "bfloat16", "ours int8", "transformers", "ctranslate2", "int8")
 
 
 def installed(names) -> list[str]:

@@ -90,9 +90,14 @@ def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: 
 
 
 def next_log_probabilities(logits: Tensor) -> Tensor:
-    """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return barred(logits.log_softmax(dim=-1, dtype=wide))
+    """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf.
+
+    While decoding it takes the place of the logits: a second tensor as large would come from the
+    system anew at every step, and that takes longer than the softmax.
+    """
+    if torch.is_inference_mode_enabled() and logits.dtype == torch.float32:
+        return barred(torch.log_softmax(logits, dim=-1, out=logits))
+    return barred(logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float)))
 
 
 def barred(scores: Tensor) -> Tensor:
@@ -110,8 +115,9 @@ def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, size = numbers.shape
     width = math.isqrt(size)
-    if rows < 4 or size < 10 * width * k:  # few or short rows are sooner put in order at once
-        values, places = numbers.topk(min(k, size))
+    if rows < 4 or size < max(4000, 10 * width * k):  # sooner put in order at once
+        one = k == 1  # a maximum alone takes half the time
+        values, places = numbers.max(1, keepdim=True) if one else numbers.topk(min(k, size))
         missing = (0, k - values.shape[1])
         if missing[1]:
             values, places = F.pad(values, missing, value=float("-inf")), F.pad(places, missing)

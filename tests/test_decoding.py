@@ -16,6 +16,7 @@ from s2s_helpers.decoding import (
     greedy_decode,
     largest,
     length_penalty_of,
+    next_log_probabilities,
     sample,
     translate,
 )
@@ -453,6 +454,60 @@ def test_packed_weights_multiply_alike(rows):
     multiply = packed_layer(layer)
     if multiply is not None:  # a build of PyTorch without oneDNN has none
         torch.testing.assert_close(multiply(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "wide"), [(1, 300), (50, 300), (3, 1500), (90, 1500)])
+def test_int8_is_off_by_rounding_alone(rows, wide):
+    """The bound: half a step of the scale for every weight and every input (of 7 bits, which some
+    processors get)."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(24, wide), torch.randn(rows, 24)
+    multiply = packed_layer(layer, torch.int8)
+    if multiply is None:
+        pytest.skip("a build of PyTorch without int8")
+    with torch.no_grad():
+        step = layer.weight.abs().amax(dim=1) / 127  # (wide,)
+        x_step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 127
+        bound = x.abs().sum(dim=1, keepdim=True) * step / 2 + layer.weight.abs().sum(dim=1) * x_step
+        off = (multiply(x) - layer(x)).abs()
+    assert (off <= bound).all()
+    assert off.max() > 1e-5  # it has been rounded
+
+
+def test_a_twin_in_int8(monkeypatch):
+    model, batch = build("transformer", sharpness=1.0), padded(sentences(40))
+    exact = greedy_decode(model, batch.source, max_length=1)
+    twin = model.for_decoding(dtype=torch.int8)
+    rough = greedy_decode(twin, batch.source, max_length=1)
+    off = [abs(a.score - b.score) for a, b in zip(exact, rough, strict=True)]
+    assert max(off) < 0.05
+    assert max(off) > 1e-6 or packed_layer(model.output, torch.int8) is None
+    assert all(h[0].ids for h in beam_search(twin, batch.source, beam_size=4))
+    with pytest.raises(ValueError, match="float32, bfloat16 or int8"):
+        model.for_decoding(dtype=torch.int32)
+
+    def missing(*inputs):
+        raise RuntimeError("Didn't find engine")
+
+    before = torch.backends.quantized.engine
+    monkeypatch.setattr(packing, "in_int8", missing)
+    plain = greedy_decode(model.for_decoding(dtype=torch.int8), batch.source)
+    assert [h.ids for h in plain] == [h.ids for h in greedy_decode(model, batch.source)]
+    assert torch.backends.quantized.engine == before
+
+
+def test_while_decoding_log_probabilities_take_the_place_of_the_logits():
+    logits = torch.randn(5, 300)
+    expected = logits.log_softmax(dim=1)
+    before = logits.clone()
+    torch.testing.assert_close(next_log_probabilities(logits)[:, EOS:], expected[:, EOS:])
+    assert torch.equal(logits, before)
+    with torch.inference_mode():
+        inside = before.clone()
+        found = next_log_probabilities(inside)
+    assert found.data_ptr() == inside.data_ptr()
+    torch.testing.assert_close(found[:, EOS:], expected[:, EOS:])
+    assert (found[:, [PAD, SOS]] == float("-inf")).all()
 
 
 def test_without_packing_the_plain_layer_decodes(kind, monkeypatch):

@@ -17,14 +17,15 @@ from torch.nn import functional as F
 
 from s2s_helpers.models.cache import whole_registers
 from s2s_helpers.models.interface import Memory, State, check_ids
-from s2s_helpers.packing import LEAST_LINES, chosen_type, packed, packed_layer
+from s2s_helpers.packing import LEAST_LINES, packed, packed_layer
 
 KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU)  # what its layers are made of, beside dropout
-MANY = 128  # rows that pay for the way to bfloat16 and back
+MANY = {torch.bfloat16: 128, torch.int8: 32}  # so many rows pay for the way there and back
 
 
-def joined(*layers: nn.Linear, query_scale: float = 1.0, keep: bool = False):
-    """Linear layers with the same input as one: x (rows, width) to all their outputs side by side.
+def joined(*layers: nn.Linear, dtype: torch.dtype, query_scale: float = 1.0, keep: bool = False):
+    """Linear layers with the same input as one: x (rows, width) to all their outputs side by side,
+    many rows multiplied in `dtype`.
 
     The first one's are multiplied by `query_scale`. With `keep` the weights are transposed, which
     pays where they are used often: a single row then reads them in half the time.
@@ -32,12 +33,13 @@ def joined(*layers: nn.Linear, query_scale: float = 1.0, keep: bool = False):
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     weights[0], biases[0] = weights[0] * query_scale, biases[0] * query_scale
     weight, bias = torch.cat(weights), torch.cat(biases)
-    few, dtype = partial(F.linear, weight=weight, bias=bias), chosen_type()
+    few = partial(F.linear, weight=weight, bias=bias)
     if keep:
         matrix = weight.t().contiguous()
         few = lambda x: torch.addmm(bias, x, matrix)  # noqa: E731
-    many = packed(weight, bias, dtype) if dtype != torch.float32 else None
-    return few if many is None else lambda x: (many if len(x) >= MANY else few)(x)
+    least = MANY.get(dtype)
+    many = packed(weight, bias, dtype) if least else None
+    return few if many is None else lambda x: (many if len(x) >= least else few)(x)
 
 
 def normalised(norm: nn.LayerNorm):
@@ -81,12 +83,12 @@ class Sublayer:
 class OwnAttention(Sublayer):
     """Of the tokens of one side on each other."""
 
-    def __init__(self, attention, frame, keep: bool):
+    def __init__(self, attention, frame, **how):
         super().__init__(frame)
         self.heads, self.d = attention.heads, attention.query.out_features // attention.heads
         parts = attention.query, attention.key, attention.value
-        self.project = joined(*parts, query_scale=self.d**-0.5, keep=keep)
-        self.output = joined(attention.output, keep=keep)
+        self.project = joined(*parts, query_scale=self.d**-0.5, **how)
+        self.output = joined(attention.output, **how)
 
     def __call__(self, x: Tensor, sentences: int, bias: Tensor, extend) -> Tensor:
         """x (sentences x lines, width); `extend` takes the lines' keys and values and gives those
@@ -100,11 +102,11 @@ class OwnAttention(Sublayer):
 class CrossAttention(Sublayer):
     """Of the lines of a sentence on its source."""
 
-    def __init__(self, attention, frame, keep: bool):
+    def __init__(self, attention, frame, **how):
         super().__init__(frame)
         self.heads, self.d = attention.heads, attention.query.out_features // attention.heads
-        self.project = joined(attention.query, query_scale=self.d**-0.5, keep=keep)
-        self.output = joined(attention.output, keep=keep)
+        self.project = joined(attention.query, query_scale=self.d**-0.5, **how)
+        self.output = joined(attention.output, **how)
 
     def __call__(self, x: Tensor, keys_values: tuple, bias: Tensor) -> tuple[Tensor, Tensor]:
         query = self.project(self.before(x)).view(len(keys_values[0]), -1, self.heads, self.d)
@@ -115,9 +117,9 @@ class CrossAttention(Sublayer):
 class FeedForward(Sublayer):
     """Two layers with a ReLU between them."""
 
-    def __init__(self, net, frame, keep: bool):
+    def __init__(self, net, frame, **how):
         super().__init__(frame)
-        self.first, self.last = joined(net[0], keep=keep), joined(net[2], keep=keep)
+        self.first, self.last = joined(net[0], **how), joined(net[2], **how)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.after(x, self.last(self.first(self.before(x)).relu_()))
@@ -134,38 +136,42 @@ class FastTransformer:
     """Speaks `encode`, `start` and `step` for a `TransformerSeq2Seq`, with the weights this has
     when it is made. What else is asked of it, the model answers.
 
-    `lines` says how many will be decoded; None: often, so that all preparations pay.
+    `lines` says how many will be decoded; None: often, so that all preparations pay. `dtype` is
+    what large products are in: float32, bfloat16 or int8.
     """
 
     output_layer = None  # it packs its own
 
-    def __init__(self, model, lines: int | None = None):
+    def __init__(self, model, lines: int | None, dtype: torch.dtype):
+        if dtype not in (torch.float32, *MANY):
+            raise ValueError(f"dtype must be float32, bfloat16 or int8 of torch, got {dtype}")
         self.model, self.wants_attention, keep = model, model.wants_attention, lines is None
-        self.heads = model.settings["heads"]
+        how = dict(keep=keep, dtype=dtype)
+        self.heads, self.scale = model.settings["heads"], math.sqrt(model.width)
         self.encoder = [
             (
-                OwnAttention(layer.attention, layer.frames[0], keep),
-                FeedForward(layer.feedforward, layer.frames[1], keep),
+                OwnAttention(layer.attention, layer.frames[0], **how),
+                FeedForward(layer.feedforward, layer.frames[1], **how),
             )
             for layer in model.encoder
         ]
         self.decoder = [
             (
-                OwnAttention(layer.attention, layer.frames[0], keep),
-                CrossAttention(layer.cross, layer.frames[1], keep),
-                FeedForward(layer.feedforward, layer.frames[2], keep),
+                OwnAttention(layer.attention, layer.frames[0], **how),
+                CrossAttention(layer.cross, layer.frames[1], **how),
+                FeedForward(layer.feedforward, layer.frames[2], **how),
             )
             for layer in model.decoder
         ]
         pairs = [p for layer in model.decoder for p in (layer.cross.key, layer.cross.value)]
-        self.memory_keys_values = joined(*pairs)  # of all layers at once
-        self.few = joined(model.output, keep=True) if keep else model.output
-        self.many = packed_layer(model.output) if keep or lines >= LEAST_LINES else None
+        self.memory_keys_values = joined(*pairs, dtype=dtype)  # of all layers at once
+        self.few = joined(model.output, dtype=torch.float32, keep=True) if keep else model.output
+        self.many = packed_layer(model.output, dtype) if keep or lines >= LEAST_LINES else None
 
     def __getattr__(self, name: str):
         return getattr(self.model, name)
 
-    def for_decoding(self, lines: int | None = None):
+    def for_decoding(self, lines: int | None = None, dtype: torch.dtype | None = None):
         """Itself."""
         return self
 
@@ -196,7 +202,9 @@ class FastTransformer:
         tokens, looks = tokens.view(sentences, -1), []
         cache, mask = state.cache.advance(tokens)
         (keys, cross_bias), own_bias = memory.keys, as_bias(mask)
-        x = model.embed(model.target_embedding, tokens, here, here + 1).flatten(0, 1)
+        model.check_positions(here + 1)
+        x = F.embedding(tokens.flatten(), model.target_embedding.weight).mul_(self.scale)
+        x = x if model.table is None else x.add_(model.table[here])
         for number, (own, cross, feedforward) in enumerate(self.decoder):
             x = own(x, sentences, own_bias, partial(cache.extend, number))
             x, weights = cross(x, keys[number], cross_bias)

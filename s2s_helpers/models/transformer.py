@@ -10,6 +10,7 @@ from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
 from s2s_helpers.models.fast import KNOWN, FastTransformer, by_line
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
+from s2s_helpers.packing import chosen_type
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):
@@ -219,15 +220,19 @@ class TransformerSeq2Seq(Seq2SeqModel):
         """Ids (batch, time) to (batch, time, width): sqrt(width) times the embedding (section 3.4),
         plus the positions from `first` to before `last` (default: one for each of the time)."""
         last = first + tokens.shape[1] if last is None else last
-        if last > self.max_positions:
-            raise ValueError(
-                f"a sequence of {last} tokens, but the model has only "
-                f"{self.max_positions} positions"
-            )
+        self.check_positions(last)
         x = table(tokens) * math.sqrt(self.width)
         if self.table is not None:
             x = x + self.table[first:last]
         return self.dropout(x)
+
+    def check_positions(self, length: int) -> None:
+        """Raises ValueError where a sequence of this length has more tokens than positions."""
+        if length > self.max_positions:
+            raise ValueError(
+                f"a sequence of {length} tokens, but the model has only "
+                f"{self.max_positions} positions"
+            )
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
@@ -264,14 +269,14 @@ class TransformerSeq2Seq(Seq2SeqModel):
         logits = self.output(features.flatten(0, 1))
         return logits, State(cache=cache, position=here + 1), looks
 
-    def for_decoding(self, lines: int | None = None):
+    def for_decoding(self, lines: int | None = None, dtype: torch.dtype | None = None):
         # A subclass or a changed layer may do what the twin does not know of.
         verbs = ("encode", "start", "step", "_decode")
         own = all(getattr(type(self), v) is getattr(TransformerSeq2Seq, v) for v in verbs)
         layers = (m for part in (self.encoder, self.decoder) for m in part.modules())
         known = all(type(layer) in (*KNOWN, Dropout) for layer in layers if not layer._modules)
         with torch.no_grad():
-            return FastTransformer(self, lines) if own and known else self
+            return FastTransformer(self, lines, dtype or chosen_type()) if own and known else self
 
     @property
     def output_layer(self):
