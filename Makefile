@@ -69,7 +69,7 @@ benchmark-full: install
 	$(RUN) benchmarks/quality.py phrasebook
 	$(RUN) benchmarks/quality.py multi30k
 	for seed in 0 1 2; do \
-		for run in "8 --model lstm-bahdanau" "8 --model lstm-luong" 8 20 24 60; do \
+		for run in "8 --model lstm-bahdanau" "8 --model lstm-luong" 5 8 15 20 24 60; do \
 			$(RUN) benchmarks/multi30k.py train --passes $$run --seed $$seed || exit 1; \
 		done; \
 	done

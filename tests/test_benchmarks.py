@@ -12,8 +12,9 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from treadmill import Callback
 
+from s2s_helpers import recipes
 from s2s_helpers.corpora import Pair, multi30k
-from s2s_helpers.data import collate
+from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
@@ -323,6 +324,33 @@ def test_results_of_several_trainings_stand_side_by_side(captions):
     }  # fmt: skip
     assert kept["choices"]["as it is"]["machine"]["versions"]["torch"] == torch.__version__
     assert "tok:13a" in kept["signature"]
+
+
+def test_one_command_from_the_captions_to_a_saved_score(captions, monkeypatch, capsys):
+    skip_without("sacremoses")
+    pairs = [Pair(f"a dog {n}", f"un chien {n}") for n in range(60)]
+    known, new = pairs[:40], pairs[40:]
+    words = Vocabulary.build([text for pair in pairs for text in (pair.source, pair.target)])
+    sets = tuple(Seq2SeqDataset(part, words, words) for part in (known, new))
+    monkeypatch.setattr(recipes, "multi30k_datasets", lambda size: sets)
+    monkeypatch.setattr(captions, "multi30k_datasets", lambda size: sets)
+    monkeypatch.setattr(multi30k, "load", lambda split: new)
+    monkeypatch.setattr(captions, "pin", lambda threads: None)
+    small = dict(width=16, heads=2, feedforward=16, layers=1, warmup_steps=2)
+    monkeypatch.setitem(captions.RUNS, 8, dict(captions.BASE, epochs=6, **small))
+    for how in ["--quick"], ["--passes", "8", "--seed", "3"]:
+        monkeypatch.setattr(sys, "argv", ["multi30k.py", "train", "--device", "cpu", *how])
+        captions.main()
+    shown = capsys.readouterr().out
+    assert "| 1 pass | " in shown and "| 8 passes | " in shown
+    (seeds,) = json.loads(captions.FILE.read_text())["runs"].values()
+    assert list(seeds) == ["3"]  # what is quick is not kept
+    run = seeds["3"]
+    assert [row["epoch"] for row in run["curve"]] == [1, 2, 3, 4, 5, 6]
+    assert run["tokens_per_second"] > 0 and run["seconds"] >= run["training_seconds"]
+    scores = [run["greedy"], run["beam 5"], *(w["beam 5"] for w in run["weights"].values())]
+    assert list(run["weights"]) == ["last", captions.MEAN]
+    assert all(0 <= score["bleu_tokenised"] <= 100 for score in scores)
 
 
 def test_the_weights_of_the_last_passes(captions):
