@@ -229,6 +229,11 @@ def train(told) -> None:
         print(table(write("runs", name, result, str(told.seed))))
 
 
+def passes(name: str) -> tuple:
+    """What the runs are sorted by: passes, then the name."""
+    return int(name.partition(" ")[0]), name
+
+
 def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
     """Put a result into the file, with what it ran on and how BLEU was counted; all of the file."""
     cache_folder().mkdir(parents=True, exist_ok=True)
@@ -240,6 +245,7 @@ def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
             results[kind][name] = result
         else:
             results[kind].setdefault(name, {})[seed] = result
+        results["runs"] = dict(sorted(results["runs"].items(), key=lambda item: passes(item[0])))
         results["signature"] = metrics.bleu_signature()
         keep(results, FILE)
     return results

@@ -258,7 +258,7 @@ def test_a_changed_transformer_decodes_itself():
     """The twin knows the package's own layers only."""
 
     settings = MODELS["transformer"][1]
-    for verb in ("encode", "step"):
+    for verb in ("encode", "step", "embed"):
         own = {
             verb: lambda self, *inputs, verb=verb: getattr(TransformerSeq2Seq, verb)(self, *inputs)
         }

@@ -271,7 +271,7 @@ class TransformerSeq2Seq(Seq2SeqModel):
 
     def for_decoding(self, lines: int | None = None, dtype: torch.dtype | None = None):
         # A subclass or a changed layer may do what the twin does not know of.
-        verbs = ("encode", "start", "step", "_decode")
+        verbs = ("encode", "start", "step", "embed", "_decode")
         own = all(getattr(type(self), v) is getattr(TransformerSeq2Seq, v) for v in verbs)
         layers = (m for part in (self.encoder, self.decoder) for m in part.modules())
         known = all(type(layer) in (*KNOWN, Dropout) for layer in layers if not layer._modules)
