@@ -336,6 +336,7 @@ def test_one_command_from_the_captions_to_a_saved_score(captions, monkeypatch, c
     monkeypatch.setattr(captions, "multi30k_datasets", lambda size: sets)
     monkeypatch.setattr(multi30k, "load", lambda split: new)
     monkeypatch.setattr(captions, "pin", lambda threads: None)
+    monkeypatch.setattr(captions, "SHORT", dict(captions.BASE, epochs=1, warmup_steps=0))
     small = dict(width=16, heads=2, feedforward=16, layers=1, warmup_steps=2)
     monkeypatch.setitem(captions.RUNS, 8, dict(captions.BASE, epochs=6, **small))
     for how in ["--quick"], ["--passes", "8", "--seed", "3"]:
