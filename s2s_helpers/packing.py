@@ -56,7 +56,10 @@ def in_floats(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Callable[[Ten
 def in_int8(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
     """`packed` in whole numbers of 8 bits: every row of the weights by a scale of its own, x by one
     that is found anew for each x ("dynamic quantization"), so rows have a share in each other's
-    rounding. oneDNN is the faster of two libraries for many rows, FBGEMM for few."""
+    rounding. oneDNN is the faster of two libraries for many rows, FBGEMM for few.
+
+    A processor without VNNI, the instructions for this, adds pairs of products in 16 bits, where
+    they may not fit: there x gets 7 bits."""
     scales = weight.abs().amax(dim=1).clamp(min=1e-12).double() / 127
     before, packs = torch.backends.quantized.engine, []
     with warnings.catch_warnings():
@@ -71,8 +74,14 @@ def in_int8(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
     finally:
         torch.backends.quantized.engine = before
     product, (few, many) = torch.ops.quantized.linear_dynamic, packs
-    wide = len(weight) >= 1000
-    return lambda x: product(x, many if wide and len(x) >= 64 else few)
+    wide, seven_bits = len(weight) >= 1000, not has_vnni()
+    return lambda x: product(x, many if wide and len(x) >= 64 else few, seven_bits)
+
+
+def has_vnni() -> bool:
+    """Whether the processor sums products of 8-bit numbers in 32 bits at once."""
+    ask = getattr(torch.cpu, "_is_vnni_supported", None)  # a private name, and not on every system
+    return ask is not None and ask()
 
 
 def packed_layer(layer: nn.Linear, dtype=None) -> Callable[[Tensor], Tensor] | None:

@@ -330,11 +330,18 @@ def test_finished_sentences_leave_the_batch(kind, monkeypatch):
     assert sizes[0] == 60 and sizes[1] == 120 and sizes[-1] < 120
 
 
-@given(st.integers(1, 6), st.integers(1, 5000), st.integers(1, 9), st.integers(0, 3), st.randoms())
-@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5000) | st.integers(4000, 9000),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.randoms(),
+)
+@settings(max_examples=200, deadline=None)
 def test_largest_equals_topk(rows, size, k, ties, chance):
     torch.manual_seed(chance.randrange(10**6))
     numbers = torch.randn(rows, size)
+    numbers[:, -1] += 3  # the last group may be a short one
     if ties:  # few different numbers, or -inf
         numbers = (numbers * ties).round()
         numbers[:, : size // 2] = float("-inf")
@@ -456,19 +463,24 @@ def test_packed_weights_multiply_alike(rows):
         torch.testing.assert_close(multiply(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("vnni", ["as it is", "without"])
 @pytest.mark.parametrize(("rows", "wide"), [(1, 300), (50, 300), (3, 1500), (90, 1500)])
-def test_int8_is_off_by_rounding_alone(rows, wide):
+def test_int8_is_off_by_rounding_alone(rows, wide, vnni, monkeypatch):
     """The bound: half a step of the scale for every weight and every input (of 7 bits, which some
-    processors get)."""
+    processors get). Rows of the weights differ a thousandfold."""
+    if vnni == "without":
+        monkeypatch.setattr(packing, "has_vnni", lambda: False)
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(24, wide), torch.randn(rows, 24)
+    layer.weight.data.mul_(torch.logspace(0, -3, wide)[:, None])
     multiply = packed_layer(layer, torch.int8)
     if multiply is None:
         pytest.skip("a build of PyTorch without int8")
     with torch.no_grad():
         step = layer.weight.abs().amax(dim=1) / 127  # (wide,)
         x_step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 127
-        bound = x.abs().sum(dim=1, keepdim=True) * step / 2 + layer.weight.abs().sum(dim=1) * x_step
+        bound = x.abs().sum(dim=1, keepdim=True) * step + layer.weight.abs().sum(dim=1) * x_step
+        bound = bound / 2 + 24 * step * x_step / 4 + 1e-6
         off = (multiply(x) - layer(x)).abs()
     assert (off <= bound).all()
     assert off.max() > 1e-5  # it has been rounded
