@@ -229,11 +229,6 @@ def train(told) -> None:
         print(table(write("runs", name, result, str(told.seed))))
 
 
-def passes(name: str) -> tuple:
-    """What the runs are sorted by: passes, then the name."""
-    return int(name.partition(" ")[0]), name
-
-
 def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
     """Put a result into the file, with what it ran on and how BLEU was counted; all of the file."""
     cache_folder().mkdir(parents=True, exist_ok=True)
@@ -245,7 +240,8 @@ def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
             results[kind][name] = result
         else:
             results[kind].setdefault(name, {})[seed] = result
-        results["runs"] = dict(sorted(results["runs"].items(), key=lambda item: passes(item[0])))
+        by_passes = sorted(results["runs"], key=lambda run: (int(run.partition(" ")[0]), run))
+        results["runs"] = {run: results["runs"][run] for run in by_passes}
         results["signature"] = metrics.bleu_signature()
         keep(results, FILE)
     return results
