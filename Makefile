@@ -2,7 +2,7 @@
 # make test       installs likewise and runs everything that CI runs
 # make notebooks  re-executes and cleans every notebook
 # make format     formats the code and the notebooks
-# make preflight  checks this machine; student, gather FROM=folder, slides, archive: see WORKSHOP.md
+# make preflight  checks this machine; student, gather FROM=folder, slides, archive: see workshop/README.md
 # make benchmark  a short form of every benchmark, which saves nothing; make benchmark-full is hours
 #
 # PYTHON=/path/to/python chooses the Python that .venv is made with.

@@ -38,10 +38,10 @@ from measuring import (
 )
 
 from s2s_helpers.corpora import multi30k
+from s2s_helpers.course.recipes import cache_folder
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq, load_model, save_model
-from s2s_helpers.recipes import cache_folder
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from s2s_helpers.data import collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
-from s2s_helpers.hub import needed
+from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
 
 LIMIT = 64  # tokens at most, which no sentence here reaches
@@ -104,7 +104,7 @@ def carry(theirs, own, attentions, projections, norms, feedforward) -> None:
 
 def hugging_face(model):
     """MarianMTModel.generate, with its cache and the attention it picks by itself."""
-    hub = needed("transformers")
+    hub = import_optional("transformers")
     size = model.settings
     marian = hub.MarianMTModel(
         hub.MarianConfig(

@@ -14,10 +14,10 @@ import time
 import numpy as np
 from measuring import RESULTS, keep, machine, markdown, spread
 
-from s2s_helpers import forecasting
 from s2s_helpers.corpora import series
 from s2s_helpers.models.forecaster import Scaling
-from s2s_helpers.schedules import constant
+from s2s_helpers.training import forecasting
+from s2s_helpers.training.schedules import constant
 
 SEEDS = (0, 1, 2)
 # Series, first origin, one origin in so many steps, horizon, what is taken off a window.

@@ -38,9 +38,9 @@ from treadmill import Callback
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k
+from s2s_helpers.course.recipes import cache_folder, multi30k_datasets, multi30k_trainer
 from s2s_helpers.decoding import translate
 from s2s_helpers.models import AttentionSeq2Seq
-from s2s_helpers.recipes import cache_folder, multi30k_datasets, multi30k_trainer
 from s2s_helpers.training import gains_by_bf16
 
 FILE = RESULTS / "captions.json"

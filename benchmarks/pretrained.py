@@ -21,12 +21,12 @@ import torch
 from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import multi30k
+from s2s_helpers.course.recipes import pairs_trainer
 from s2s_helpers.decoding import translate
-from s2s_helpers.denoising import infill
 from s2s_helpers.metrics import bleu, chrf
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models.pretrained import CHECKPOINTS, load, tiny_checkpoint
-from s2s_helpers.recipes import pairs_trainer
+from s2s_helpers.training.denoising import infill
 
 SEEDS, SIZES, PLAIN = (0, 1, 2), (250, 1000, 3000), 4000
 STARTS = ("ours, random", "BART, random", "BART, pre-trained")

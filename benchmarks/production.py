@@ -19,15 +19,15 @@ from measuring import RESULTS, alternate, keep, machine, markdown, pin, spread
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
+from s2s_helpers.course.recipes import multi30k_trainer, phrasebook_model
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
-from s2s_helpers.distillation import WordDistillation, teacher_pairs
-from s2s_helpers.export import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import State, TransformerSeq2Seq, save_model
 from s2s_helpers.models.transformer import causal_mask
-from s2s_helpers.recipes import multi30k_trainer, phrasebook_model
+from s2s_helpers.production.onnx import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
+from s2s_helpers.training.distillation import WordDistillation, teacher_pairs
 
 TITLES = {"phrasebook": "The phrasebook", "captions": "Captions (test_2016_flickr)"}
 

@@ -20,8 +20,8 @@ from measuring import RESULTS, keep, machine, markdown, pin, spread
 from treadmill import Callback
 
 from s2s_helpers.corpora.pronunciation import PUBLISHED, error_rates, load
+from s2s_helpers.course.recipes import cache_folder, pronunciation_trainer
 from s2s_helpers.decoding import translate
-from s2s_helpers.recipes import cache_folder, pronunciation_trainer
 
 FILE = RESULTS / "pronunciation.json"
 SEEDS = (0, 1, 2)

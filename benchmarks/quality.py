@@ -26,8 +26,8 @@ from measuring import RESULTS, keep, markdown, spread
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
+from s2s_helpers.course.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 from s2s_helpers.decoding import translate
-from s2s_helpers.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
 
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)

@@ -37,13 +37,12 @@ from measuring import (
     pin,
 )
 
-from s2s_helpers import streaming
 from s2s_helpers.data import collate
-from s2s_helpers.decoding import greedy_decode, translate
+from s2s_helpers.decoding import greedy_decode, streaming, translate
+from s2s_helpers.decoding.streaming import translate_file
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.packing import prepared
-from s2s_helpers.streaming import translate_file
+from s2s_helpers.models.prepacked import prepared
 from s2s_helpers.training import set_seed
 from s2s_helpers.vocabulary import EOS, Vocabulary
 

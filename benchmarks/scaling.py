@@ -19,11 +19,11 @@ from pathlib import Path
 import measuring
 import torch
 
-from s2s_helpers import checkpoint, scaling
 from s2s_helpers.corpora import phrasebook
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.training import checkpoint
 from s2s_helpers.vocabulary import Vocabulary
 
 BATCHES = {
@@ -38,7 +38,7 @@ WORLDS = (2, 4, 8)
 def trained(folder: Path, *arguments, kill_after: int | None = None, **how) -> dict:
     """The last checkpoint of a run; rank 1 is killed once after so many steps."""
     workers, killed = {}, kill_after is None
-    for line in scaling.torchrun(folder, *arguments, restarts=int(not killed), **how):
+    for line in distributed.torchrun(folder, *arguments, restarts=int(not killed), **how):
         if "process" in line:
             workers[line.split()[1]] = int(line.split()[-1])
         if not killed and line.startswith(f"step {kill_after},"):
@@ -107,7 +107,7 @@ def batches_of(pairs: list, steps: int) -> dict:
     for name, (neighbours, size) in BATCHES.items():
         waiting = {}
         for world in WORLDS:
-            sampler = scaling.ShardedBuckets(
+            sampler = distributed.ShardedBuckets(
                 LengthBuckets(lengths, **size), world=world, neighbours=neighbours
             )
             loads = torch.tensor([[float(sampler.load(b)) for b in s] for s in sampler.steps(0)])

@@ -16,9 +16,9 @@ import torch
 from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import docstrings
+from s2s_helpers.course.recipes import summarizer_trainer
 from s2s_helpers.decoding import translate
 from s2s_helpers.models import CopyVocabulary
-from s2s_helpers.recipes import summarizer_trainer
 from s2s_helpers.vocabulary import word_tokenize
 
 SEEDS = (0, 1, 2)

@@ -41,10 +41,10 @@ from torch.nn import functional as F
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, make_loader
-from s2s_helpers.hub import needed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models.transformer import sinusoidal_positions
+from s2s_helpers.optional import import_optional
 from s2s_helpers.training import Seq2SeqTrainer, gains_by_bf16, set_seed, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary
 
@@ -105,7 +105,7 @@ def usual_step(model, logits_of, bf16: bool, device: str):
 
 def transformers(vocabulary, bf16=False, device="cpu"):
     """Hugging Face's MarianMTModel."""
-    marian = needed("transformers")
+    marian = import_optional("transformers")
     half = dict(layers=LAYERS, attention_heads=HEADS, ffn_dim=FEEDFORWARD)
     halves = {f"{side}_{name}": half[name] for side in ("encoder", "decoder") for name in half}
     config = marian.MarianConfig(

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from treadmill import Callback
 
-from s2s_helpers import recipes
 from s2s_helpers.corpora import Pair, multi30k
+from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.training import Seq2SeqTrainer, training_config

@@ -328,9 +328,9 @@ def test_every_formula_of_a_notebook_is_drawn(path):
     assert "\\" not in "".join(part.split("</math>")[0] for part in page.split("<math")[1:])
 
 
-# WORKSHOP.md
+# workshop/README.md
 
-WORKSHOP = (ROOT / "WORKSHOP.md").read_text(encoding="utf-8")
+WORKSHOP = (ROOT / "workshop" / "README.md").read_text(encoding="utf-8")
 
 
 def minutes_of_exercises():

@@ -133,8 +133,8 @@ def data_files() -> dict[str, Path]:
     """The captions, fetched if need be, and the trained models, trained if need be."""
     import torch
 
-    from s2s_helpers import recipes
     from s2s_helpers.corpora import multi30k
+    from s2s_helpers.course import recipes
 
     for split in multi30k.SPLITS:
         multi30k.load(split)

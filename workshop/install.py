@@ -17,7 +17,7 @@ import sys
 import zipfile
 
 MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}
-FOLDERS = "from s2s_helpers import recipes; from s2s_helpers.corpora import multi30k; " + (
+FOLDERS = "from s2s_helpers.course import recipes; from s2s_helpers.corpora import multi30k; " + (
     "print(recipes.cache_folder()); print(multi30k.cache_folder())"
 )
 NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}\n'

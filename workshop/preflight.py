@@ -128,7 +128,7 @@ def memory():
 
 
 def disk():
-    from s2s_helpers.recipes import cache_folder
+    from s2s_helpers.course.recipes import cache_folder
 
     folder = str(cache_folder())
     try:
@@ -146,10 +146,10 @@ def training():
     import torch
 
     from s2s_helpers.corpora import phrasebook
+    from s2s_helpers.course.recipes import phrasebook_vocabularies
     from s2s_helpers.data import Seq2SeqDataset, collate
     from s2s_helpers.loss import Seq2SeqLoss
     from s2s_helpers.models import Seq2Seq
-    from s2s_helpers.recipes import phrasebook_vocabularies
 
     vocabularies = phrasebook_vocabularies()
     dataset = Seq2SeqDataset(phrasebook.load().train[:32], *vocabularies)
@@ -174,7 +174,7 @@ def training():
 
 
 def models():
-    from s2s_helpers import recipes
+    from s2s_helpers.course import recipes
 
     folder = recipes.cache_folder()
     names = {kind: "phrasebook-%s-0-%s.pt" % (kind, recipes.fingerprint(kind, 0))

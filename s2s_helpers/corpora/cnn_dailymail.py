@@ -11,7 +11,8 @@ from itertools import islice
 from urllib.parse import urlparse
 
 from s2s_helpers.corpora import Pair
-from s2s_helpers.hub import hub_address, needed, why_no_hub
+from s2s_helpers.corpora.hub import hub_address, why_no_hub
+from s2s_helpers.optional import import_optional
 
 NAME, VERSION = "abisee/cnn_dailymail", "3.0.0"
 SPLITS = ("train", "validation", "test")
@@ -30,7 +31,7 @@ def stream(
     """
     if split not in SPLITS:
         raise ValueError(f"CNN/DailyMail has the splits {', '.join(SPLITS)}, not {split!r}")
-    load_dataset = needed("datasets").load_dataset
+    load_dataset = import_optional("datasets").load_dataset
     if path is None:
         if why := why_no_hub():
             host = urlparse(hub_address()).hostname

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s2s_helpers.hub import needed
+from s2s_helpers.optional import import_optional
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Series:
 
 def sunspots() -> Series:
     """The yearly sunspot number, 1700 to 2008, as NOAA's data centre gave it out: 309 values."""
-    data = needed("statsmodels.datasets").sunspots.load_pandas().data
+    data = import_optional("statsmodels.datasets").sunspots.load_pandas().data
     years = data["YEAR"].astype(int).astype(str).to_numpy("datetime64[Y]")
     return Series("sunspots", data["SUNACTIVITY"].to_numpy(float), years, 11, "sunspot number")
 
@@ -53,6 +53,6 @@ def sunspots() -> Series:
 def co2() -> Series:
     """CO2 over Mauna Loa, March 1958 to December 2001: 526 monthly means of weekly samples, in ppm
     (Keeling and Whorf 2004). Five months without any lie on the line between their neighbours."""
-    weekly = needed("statsmodels.datasets").co2.load_pandas().data["co2"]
+    weekly = import_optional("statsmodels.datasets").co2.load_pandas().data["co2"]
     months = weekly.resample("MS").mean().interpolate("linear")
     return Series("CO2", months.to_numpy(float), months.index.to_numpy("datetime64[M]"), 12, "ppm")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from s2s_helpers.corpora import Pair
-from s2s_helpers.hub import hub_address, needed, why_no_hub
+from s2s_helpers.corpora.hub import hub_address, why_no_hub
+from s2s_helpers.optional import import_optional
 
 KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
@@ -44,10 +45,10 @@ def stream(
         where = dict(data_files=str(Path(path).absolute()), split="train")
     else:
         raise FileNotFoundError(f"no file {path}")
-    rows = needed("datasets").load_dataset(kind, streaming=True, **where)
+    rows = import_optional("datasets").load_dataset(kind, streaming=True, **where)
     rows = rows if limit is None else rows.take(limit)
     rows = rows.shuffle(seed=seed, buffer_size=buffer)  # the same for all, and only then dealt out
-    for row in needed("datasets.distributed").split_dataset_by_node(rows, rank, world):
+    for row in import_optional("datasets.distributed").split_dataset_by_node(rows, rank, world):
         texts = row.get("translation") or {}
         if source not in texts or target not in texts:
             raise ValueError(f"a row needs a translation with {source} and {target}, not {row}")

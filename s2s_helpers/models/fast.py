@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.models.cache import whole_registers
 from s2s_helpers.models.interface import Memory, State, check_ids
-from s2s_helpers.packing import LEAST_LINES, packed, packed_layer
+from s2s_helpers.models.prepacked import LEAST_LINES, packed, packed_layer
 
 KNOWN = (nn.Linear, nn.LayerNorm, nn.ReLU)  # what its layers are made of, beside dropout
 MANY = {torch.bfloat16: 128, torch.int8: 32}  # so many rows pay for the way there and back

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from s2s_helpers.hub import needed
-from s2s_helpers.models import new_folder
+from s2s_helpers.files import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids
+from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, _Base
 
 # Arguments of `load`, each at a commit that stays as it is. Marian's weights lie there as a pickle,
@@ -122,7 +122,7 @@ class Pretrained(Seq2SeqModel):
         return State()
 
     def step(self, tokens: Tensor, state: State, memory: Memory):
-        kept = needed("transformers")
+        kept = import_optional("transformers")
         # Theirs changes in place, and a `State` is a value: so a new one each time.
         empty = kept.DynamicCache(), kept.DynamicCache()
         cache = kept.EncoderDecoderCache(*([state.hidden] if state.hidden else empty))
@@ -164,7 +164,7 @@ class Pretrained(Seq2SeqModel):
 
 def quiet_transformers():
     """The library, without its progress bars and with errors only."""
-    library = needed("transformers")
+    library = import_optional("transformers")
     library.utils.logging.set_verbosity_error()
     library.utils.logging.disable_progress_bar()
     return library
@@ -180,7 +180,7 @@ def load(name, revision: str | None = None, prefix: str = "", safetensors: bool 
     Raises FileNotFoundError, within `PATIENCE` seconds, where the model is neither at hand nor to
     be had; ValueError where a folder holds no checkpoint, or the hub no such model or revision.
     """
-    library, hub = quiet_transformers(), needed("huggingface_hub")
+    library, hub = quiet_transformers(), import_optional("huggingface_hub")
 
     def read(offline: bool) -> Pretrained:
         told = dict(local_files_only=offline, trust_remote_code=False)
@@ -225,7 +225,7 @@ TINY = {
 def tiny_tokenizer(kind: str, texts, size: int):
     """A tokenizer of up to `size` pieces learned from texts (unigram, Kudo 2018), numbered as this
     kind's is."""
-    parts, (_, before, after) = needed("tokenizers"), TINY[kind]
+    parts, (_, before, after) = import_optional("tokenizers"), TINY[kind]
     tokenizer = parts.Tokenizer(parts.models.Unigram())
     tokenizer.pre_tokenizer = parts.pre_tokenizers.Metaspace()
     tokenizer.decoder = parts.decoders.Metaspace()

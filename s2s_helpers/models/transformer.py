@@ -10,7 +10,7 @@ from s2s_helpers.models.attention import masked_softmax, softmax
 from s2s_helpers.models.cache import Cache
 from s2s_helpers.models.fast import KNOWN, FastTransformer, by_line
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
-from s2s_helpers.packing import chosen_type
+from s2s_helpers.models.prepacked import chosen_type
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None):

@@ -10,7 +10,7 @@ import torch
 from s2s_helpers.corpora import Pair
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
 from s2s_helpers.vocabulary import Vocabulary
-from s2s_helpers.widgets import AttentionExplorer
+from s2s_helpers.course.widgets import AttentionExplorer
 torch.manual_seed(0)
 english = Vocabulary(["the", "cat", "dog", "sees", "sleeps", "."], language="en")
 french = Vocabulary(["le", "chat", "chien", "voit", "dort", "."], language="fr")

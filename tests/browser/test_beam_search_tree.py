@@ -4,13 +4,13 @@ import re
 
 from playwright.sync_api import expect
 
-from s2s_helpers.recipes import phrasebook_vocabularies
+from s2s_helpers.course.recipes import phrasebook_vocabularies
 
 TOY = """
 import torch
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State
 from s2s_helpers.vocabulary import EOS, SOS, Vocabulary
-from s2s_helpers.widgets import BeamSearchTree
+from s2s_helpers.course.widgets import BeamSearchTree
 
 words = Vocabulary(["<img src=x onerror=alert(1)>", "le", "chat", "dort", "bien"])
 table = torch.zeros(9, 9)
@@ -35,7 +35,7 @@ toy
 # An untrained transformer: it hesitates at every word, and needs no cache.
 REAL = """
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.recipes import phrasebook_vocabularies, set_seed
+from s2s_helpers.course.recipes import phrasebook_vocabularies, set_seed
 set_seed(0)
 real = BeamSearchTree(
     TransformerSeq2Seq(*phrasebook_vocabularies(), width=96, feedforward=192, layers=2).eval(),

@@ -4,13 +4,13 @@ import re
 
 from playwright.sync_api import expect
 
-from s2s_helpers.widgets.decoding_playground import ROWS
+from s2s_helpers.course.widgets.decoding_playground import ROWS
 
 # A transformer that was not trained: it hesitates at every word, and needs no cache.
 CELLS = [
     "from s2s_helpers.models import TransformerSeq2Seq\n"
-    "from s2s_helpers.recipes import phrasebook_vocabularies, set_seed\n"
-    "from s2s_helpers.widgets import DecodingPlayground\n"
+    "from s2s_helpers.course.recipes import phrasebook_vocabularies, set_seed\n"
+    "from s2s_helpers.course.widgets import DecodingPlayground\n"
     "set_seed(0)\n"
     "model = TransformerSeq2Seq(*phrasebook_vocabularies(), width=96, feedforward=192).eval()\n"
     "first = DecodingPlayground(model, 'the cat sleeps.', max_length=40, top_k=2,\n"

@@ -4,10 +4,10 @@ import re
 
 from playwright.sync_api import expect
 
-from s2s_helpers.widgets import LabelSmoothing
+from s2s_helpers.course.widgets import LabelSmoothing
 
 CELLS = [
-    "from s2s_helpers.widgets import LabelSmoothing",
+    "from s2s_helpers.course.widgets import LabelSmoothing",
     "LabelSmoothing(words=['<pad>', '<eos>', 'le', '<img src=x onerror=alert(1)>', 'b', 'c'])",
     "second = LabelSmoothing(smoothing=0.3)\nsecond",
 ]

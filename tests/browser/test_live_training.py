@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 CELLS = [
     """
-from s2s_helpers import recipes
-from s2s_helpers.widgets import LiveTraining
+from s2s_helpers.course import recipes
+from s2s_helpers.course.widgets import LiveTraining
 live = LiveTraining("the cat sees <img src=x onerror=alert(1)> .")
 trainer = recipes.phrasebook_trainer("luong", progress=False, epochs=50)
 trainer.callbacks.append(live)

@@ -3,12 +3,13 @@
 import torch
 from playwright.sync_api import expect
 
+from s2s_helpers.course.widgets import PositionalEncodings
+from s2s_helpers.course.widgets.base import module
 from s2s_helpers.models.transformer import sinusoidal_positions
-from s2s_helpers.widgets import PositionalEncodings
-from s2s_helpers.widgets.base import module
 
 CELLS = [
-    "from s2s_helpers.widgets import PositionalEncodings\nfirst = PositionalEncodings()\nfirst",
+    "from s2s_helpers.course.widgets import PositionalEncodings\n"
+    "first = PositionalEncodings()\nfirst",
     "second = PositionalEncodings(width=8, positions=20, dimension=5)\nsecond",
 ]
 

@@ -2,17 +2,17 @@
 
 from playwright.sync_api import expect
 
-from s2s_helpers import schedules
-from s2s_helpers.widgets import ForcingSchedules
-from s2s_helpers.widgets.base import module
+from s2s_helpers.course.widgets import ForcingSchedules
+from s2s_helpers.course.widgets.base import module
+from s2s_helpers.training import schedules
 
 CELLS = [
     """
 from s2s_helpers.corpora.phrasebook import load
 from s2s_helpers.models import Seq2Seq, TransformerSeq2Seq
-from s2s_helpers.recipes import phrasebook_vocabularies
+from s2s_helpers.course.recipes import phrasebook_vocabularies
 from s2s_helpers.training import set_seed
-from s2s_helpers.widgets import ForcingSchedules, TeacherForcing
+from s2s_helpers.course.widgets import ForcingSchedules, TeacherForcing
 set_seed(0)
 words = phrasebook_vocabularies()
 models = {"<img src=x onerror=alert(1)>": Seq2Seq(*words, embedding=16, hidden=16, cell="gru"),

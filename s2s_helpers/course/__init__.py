@@ -1,0 +1,1 @@
+"""What only the lessons need: recipes, pictures, exercises' checks, widgets."""

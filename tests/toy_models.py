@@ -1,0 +1,82 @@
+"""Small random models of every kind, and brute force to hold decoding against."""
+
+import itertools
+
+import torch
+
+from s2s_helpers.data import Batch, collate
+from s2s_helpers.decoding import evaluation, length_penalty_of
+from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
+
+SOURCE, TINY = Vocabulary.numbered(12), Vocabulary.numbered(7)
+RNN = dict(embedding=6, hidden=8)
+KINDS = {
+    "rnn": lambda target: Seq2Seq(SOURCE, target, **RNN),
+    "bahdanau": lambda target: AttentionSeq2Seq(SOURCE, target, **RNN),
+    "luong": lambda target: AttentionSeq2Seq(SOURCE, target, attention="luong", layers=2, **RNN),
+    "transformer": lambda target: TransformerSeq2Seq(
+        SOURCE, target, width=8, heads=2, layers=2, feedforward=12
+    ),
+}
+
+
+def build(kind, target=TINY, seed=0, sharpness=3.0, ending=1.0):
+    """A random model whose choices differ from step to step, and which ends now and then."""
+    torch.manual_seed(seed)
+    model = KINDS[kind](target)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name and parameter.dim() > 1:
+            parameter.data.mul_(sharpness)
+    output = model.output if kind == "transformer" else model.decoder.output
+    output.bias.data[EOS] += ending
+    return model.eval()
+
+
+def sentences(rows=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [1 + int(torch.randint(0, 7, (), generator=generator)) for _ in range(rows)]
+    return [
+        [*torch.randint(4, len(SOURCE), (n,), generator=generator).tolist(), EOS] for n in lengths
+    ]
+
+
+def padded(rows):
+    return collate([(ids, None) for ids in rows])
+
+
+def log_probability(model, source_ids, target_ids):
+    """log p(target | source) from the teacher-forced forward pass alone."""
+    source = torch.tensor([source_ids])
+    target = torch.tensor([[SOS, *target_ids]])
+    with evaluation(model):
+        logits, _ = model(Batch(source, source != PAD, target))
+    steps = logits[0].double().log_softmax(-1)
+    return float(sum(steps[i, token] for i, token in enumerate(target_ids)))
+
+
+def all_targets(vocabulary, max_length):
+    """Every id sequence that ends in its only EOS within max_length."""
+    words = [i for i in range(len(vocabulary)) if i not in (PAD, SOS, EOS)]
+    for length in range(max_length):
+        for start in itertools.product(words, repeat=length):
+            yield [*start, EOS]
+
+
+def brute_force(model, source_ids, alpha, max_length):
+    scored = [
+        (log_probability(model, source_ids, ids) / length_penalty_of(len(ids), alpha), ids)
+        for ids in all_targets(model.target_vocabulary, max_length)
+    ]
+    return sorted(scored, reverse=True)
+
+
+def next_step(model, source_ids, ids, cache={}):  # noqa: B006
+    key = (model, tuple(source_ids), tuple(ids))
+    if key not in cache:
+        source = torch.tensor([source_ids])
+        target = torch.tensor([[SOS, *ids, EOS]])
+        with evaluation(model):
+            logits, _ = model(Batch(source, source != PAD, target))
+        cache[key] = logits[0, len(ids)].log_softmax(-1).tolist()
+    return cache[key]

@@ -1,0 +1,291 @@
+"""Losses, measures and classics against brute force and what is worked out by hand."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s2s_helpers.corpora.series import Series
+from s2s_helpers.models.forecaster import QUANTILES, Forecaster, Scaling
+from s2s_helpers.training import forecasting
+from s2s_helpers.training.forecasting import (
+    PinballLoss,
+    Rolling,
+    autoregression,
+    draw,
+    forecast,
+    forecasting_trainer,
+    holt_winters,
+    rolling_origin,
+    seasonal_naive,
+)
+from s2s_helpers.training.schedules import constant
+
+ROOT = Path(__file__).parents[2]
+
+
+def wave(length=60, period=6, slope=0.0, noise=0.0, seed=0):
+    time = np.arange(length)
+    luck = np.random.default_rng(seed).normal(size=length)
+    return 10 + 3 * np.sin(2 * math.pi * time / period) + slope * time + noise * luck
+
+
+def series(values, period=6):
+    dates = np.arange("2000", str(2000 + len(values)), dtype="datetime64[Y]")
+    return Series("wave", values, dates, period)
+
+
+# Pinball loss
+
+
+def test_pinball_by_hand():
+    loss = PinballLoss((0.1, 0.5))
+    found = torch.tensor([[[2.0, 3.0]], [[7.0, 3.0]]])  # (2, 1, 2)
+    values = torch.tensor([[4.0], [5.0]])
+    # 0.1 * 2, 0.5 * 1; 0.9 * 2, 0.5 * 2
+    assert loss(found, values).item() == pytest.approx((0.2 + 0.5 + 1.8 + 1.0) / 4)
+    total, count = loss.total(found, values)
+    assert total.item() == pytest.approx((0.2 + 0.5 + 1.8 + 1.0) / 2) and count == 2
+
+
+@given(st.lists(st.integers(-50, 50), min_size=5, max_size=25), st.sampled_from(QUANTILES))
+def test_pinball_is_least_at_the_quantile(numbers, tau):
+    values = torch.tensor(numbers, dtype=torch.float64)
+    loss = PinballLoss((tau,))
+    every = [loss(torch.full((len(values), 1), float(q)), values).item() for q in range(-50, 51)]
+    best = np.quantile(numbers, tau, method="inverted_cdf")
+    assert every[int(best) + 50] == pytest.approx(min(every))
+
+
+def test_pinball_of_wrong_shapes_is_named():
+    with pytest.raises(ValueError, match=r"values \(2, 3\) need quantiles of shape \(2, 3, 5\)"):
+        PinballLoss()(torch.zeros(2, 3, 4), torch.zeros(2, 3))
+
+
+# Measures
+
+
+def test_mase_by_hand():
+    # In the history 1 2 3 5 with a period of 2 the seasonal naive is off by 2 and 3: 2.5.
+    rolled = rolling_origin(
+        series(np.array([1.0, 2, 3, 5, 4, 9]), 2),
+        lambda histories, horizon: np.array([[[5.0], [5.0]]]),
+        [4], 2, (0.5,),
+    )  # fmt: skip
+    np.testing.assert_allclose(rolled.mase(), [1 / 2.5, 4 / 2.5])
+    np.testing.assert_allclose(rolled.pinball(), [0.5 / 2.5, 2 / 2.5])
+
+
+def test_the_seasonal_naive_has_a_mase_of_one_where_nothing_changes():
+    generator = np.random.default_rng(0)
+    values = series(generator.normal(size=4000), 5)
+
+    def method(histories, horizon):
+        return np.stack([seasonal_naive(history, horizon, 5) for history in histories])
+
+    rolled = rolling_origin(values, method, range(2000, 3996), 5)
+    np.testing.assert_allclose(rolled.mase(), 1, atol=0.05)
+    np.testing.assert_allclose(rolled.coverage(), 0.8, atol=0.03)
+    np.testing.assert_allclose(rolled.coverage(0.25, 0.75), 0.5, atol=0.04)
+
+
+def test_measures_equal_brute_force():
+    generator = np.random.default_rng(1)
+    values, sizes = generator.normal(size=(7, 3)), generator.uniform(1, 2, size=(7, 1))
+    forecasts = np.sort(generator.normal(size=(7, 3, 5)), axis=-1)
+    rolled = Rolling(values, forecasts, sizes)
+    for step in range(3):
+        errors, losses, inside = [], [], []
+        for row in range(7):
+            y, size = values[row, step], sizes[row, 0]
+            errors.append(abs(y - forecasts[row, step, 2]) / size)
+            for place, tau in enumerate(QUANTILES):
+                miss = y - forecasts[row, step, place]
+                losses.append((tau * miss if miss > 0 else (tau - 1) * miss) / size)
+            inside.append(forecasts[row, step, 0] <= y <= forecasts[row, step, 4])
+        assert rolled.mase()[step] == pytest.approx(np.mean(errors))
+        assert rolled.pinball()[step] == pytest.approx(np.mean(losses))
+        assert rolled.coverage()[step] == pytest.approx(np.mean(inside))
+    ours = PinballLoss()(torch.tensor(forecasts), torch.tensor(values)).item()
+    assert Rolling(values, forecasts, np.ones((7, 1))).pinball().mean() == pytest.approx(ours)
+
+
+def test_a_method_never_sees_what_comes():
+    values, seen = wave(40), []
+
+    def method(histories, horizon):
+        seen.extend(histories)
+        return np.zeros((len(histories), horizon, 5))
+
+    rolled = rolling_origin(series(values), method, [10, 20, 36], 4)
+    assert [len(history) for history in seen] == [10, 20, 36]
+    for history, came, origin in zip(seen, rolled.values, (10, 20, 36), strict=True):
+        np.testing.assert_array_equal(np.append(history, came), values[: origin + 4])
+
+
+@pytest.mark.parametrize("origin", [6, 37])
+def test_bad_origins_are_named(origin):
+    with pytest.raises(ValueError, match=rf"between 7 and 36, got \[{origin}\]"):
+        rolling_origin(series(wave(40)), None, [20, origin], 4)
+
+
+# Classics
+
+
+def test_seasonal_naive_by_hand():
+    history = np.array([1.0, 5, 2, 7])  # errors 1 and 2
+    found = seasonal_naive(history, 3, 2, (0.25, 0.5, 1.0))
+    np.testing.assert_allclose(found[:, 1], [2, 7, 2])
+    np.testing.assert_allclose(found[:, 2] - found[:, 1], [2, 2, 2 * math.sqrt(2)])
+    np.testing.assert_allclose(found[:, 1] - found[:, 0], found[0, 1] - found[0, 0], rtol=0.5)
+
+
+def test_holt_winters_goes_on_with_trend_and_seasons():
+    values = wave(84, slope=0.5, noise=0.05)
+    found = holt_winters(values[:72], 12, 6)
+    np.testing.assert_allclose(found[:, 2], values[72:], atol=0.3)
+    assert (np.diff(found, axis=1) > 0).all()
+
+
+def test_holt_winters_says_nothing_and_repeats_itself(recwarn, capfd):
+    first, again = (holt_winters(wave(60, noise=0.5), 6, 6) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def test_autoregression_finds_the_recursion_and_its_noise():
+    generator = np.random.default_rng(0)
+    values = np.zeros(2000)
+    for t in range(2, 2000):
+        values[t] = 1.6 * values[t - 1] - 0.9 * values[t - 2] + generator.normal()
+    found = autoregression(values, 2, 6)
+    mean = 1.6 * values[-1] - 0.9 * values[-2]
+    assert found[0, 2] == pytest.approx(mean, abs=0.4)
+    # One step ahead the noise is standard normal; two ahead it has variance 1 + 1.6 squared.
+    assert found[0, 4] - found[0, 2] == pytest.approx(1.2816, abs=0.06)
+    assert found[1, 4] - found[1, 2] == pytest.approx(1.2816 * math.sqrt(3.56), abs=0.15)
+
+
+# Training and forecasting
+
+
+@pytest.fixture(scope="module")
+def trained():
+    values = wave(120, slope=0.1, noise=0.1)
+    trainer = forecasting_trainer(
+        values[:108],
+        Scaling(6, 12),
+        6,
+        epochs=20,
+        lr=1e-2,
+        batch_size=8,
+        progress=False,
+        hidden=16,
+        embedding=16,
+    )
+    trainer.fit()
+    return trainer, values
+
+
+def test_it_learns_a_wave_that_climbs(trained):
+    trainer, values = trained
+    found = forecast(trainer.model, [values[:108], values[:114]], 6)
+    assert found.shape == (2, 6, 5) and (np.diff(found) >= 0).all()
+    later = np.stack([values[108:114], values[114:120]])
+    assert np.abs(found[:, :, 2] - later).mean() < 0.5  # the seasonal naive is off by 0.6
+    losses = [epoch["train_loss"] for epoch in trainer.history.epochs]
+    assert losses[-1] < losses[0] / 3
+
+
+def test_a_forecast_is_in_the_unit_of_its_history(trained):
+    model, values = trained[0].model, trained[1]
+    plain, moved = forecast(model, [values[:100], 1000 + 7 * values[:100]], 6)
+    np.testing.assert_allclose(moved, 1000 + 7 * plain, rtol=1e-4)
+
+
+def test_a_forecast_is_the_same_alone_and_in_a_batch(trained):
+    model, values = trained[0].model, trained[1]
+    histories = [values[:100], values[:5], values[3:60]]
+    together = forecast(model, histories, 6)
+    for history, found in zip(histories, together, strict=True):
+        np.testing.assert_allclose(forecast(model, [history], 6)[0], found, atol=1e-4)
+
+
+def test_paths_spread_where_feeding_the_median_does_not(trained):
+    model, values = trained[0].model, trained[1]
+    torch.manual_seed(0)
+    median, paths = forecast(model, [values], 6)[0], forecast(model, [values], 6, paths=2000)[0]
+    # Nothing has been drawn yet at the first step: there both are the model's own quantiles.
+    np.testing.assert_allclose(paths[0], median[0], atol=0.05)
+    assert paths.shape == median.shape and (np.diff(paths) > 0).all()
+
+
+def test_crossed_quantiles_are_put_in_order():
+    torch.manual_seed(0)
+    model = Forecaster(Scaling(4, 9), embedding=4, hidden=4)  # untrained: they cross
+    found = forecast(model, [wave(20)], 3)
+    assert (np.diff(found) >= 0).all()
+
+
+def test_drawn_numbers_have_the_quantiles_they_are_drawn_from():
+    torch.manual_seed(0)
+    quantiles = torch.tensor([[-3.0, -1.0, 0.0, 2.0, 10.0]]).repeat(40_000, 1)
+    drawn = draw(quantiles, QUANTILES).numpy()
+    np.testing.assert_allclose(np.quantile(drawn, QUANTILES), quantiles[0], atol=0.15)
+    # Outside, the line of the last piece goes on: 8 in 0.15, so 10 + 8 / 0.15 * 0.1 at most.
+    assert 14 < drawn.max() <= 10 + 8 / 0.15 * 0.1 + 1e-4
+
+
+def test_the_trainer_sees_every_window_once_and_nothing_later():
+    values = wave(40)
+    trainer = forecasting_trainer(values, Scaling(6, 12, "season"), 6, progress=False)
+    starts = torch.cat([batch.shift for batch in trainer.train_dataloader])
+    assert len(starts) == 40 - 6 - 12 - 6 + 1
+    assert {round(x, 3) for x in starts[:, 0].tolist()} <= {round(x, 3) for x in values.tolist()}
+
+
+def test_the_share_of_teacher_forcing_falls_and_can_be_chosen():
+    for forcing, shares in ((None, [1.0, 0.0]), (constant(1), [1.0, 1.0])):
+        trainer = forecasting_trainer(wave(40), Scaling(6, 12), 6, forcing, 2, progress=False)
+        seen = []
+        note = seen.append
+        trainer.model.register_forward_pre_hook(lambda model, _, n=note: n(model.teacher_forcing))
+        trainer.fit()
+        assert seen == sorted(seen, reverse=True) and [seen[0], seen[-1]] == shares
+
+
+def test_too_few_values_are_named():
+    with pytest.raises(ValueError, match="23 values, but one window takes 24"):
+        forecasting_trainer(wave(23), Scaling(6, 12, "season"), 6)
+
+
+# Benchmark
+
+
+def test_the_benchmark_measures_every_method(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setitem(sys.modules, "forecasting", None)
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks" / "forecasting.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    monkeypatch.setattr(bench, "TASKS", {"sunspots": bench.TASKS["sunspots"]})
+    before = set(bench.RESULTS.iterdir())
+    bench.main(quick=True)
+    assert set(bench.RESULTS.iterdir()) == before
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| sun" in line]
+    assert {"seasonal naive", "Holt-Winters", "teacher forcing"} <= {row[1] for row in rows}
+    assert all(float(row[2]) > 0 for row in rows)
+    run = dict(mase=1.0, pinball=0.25, coverage=80.0, seconds=2.0)
+    text = bench.table({"runs": {"CO2": {"naive": [run, run | {"mase": 2.0}]}}})
+    assert text.splitlines()[-1] == (
+        "| CO2 | naive | 1.50 ± 0.71 | 0.250 ± 0.000 | 80 ± 0 | 2.0 ± 0.0 |"
+    )
+    assert json.dumps(run) and forecasting.__name__ == "s2s_helpers.training.forecasting"
