@@ -23,7 +23,7 @@ from s2s_helpers.corpora import phrasebook
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.training import checkpoint
+from s2s_helpers.training import checkpoint, distributed
 from s2s_helpers.vocabulary import Vocabulary
 
 BATCHES = {

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from s2s_helpers.files import new_folder
 from s2s_helpers.models import (
     Memory,
     MultiHeadAttention,
     Seq2SeqModel,
     State,
     TransformerSeq2Seq,
-    new_folder,
 )
 from s2s_helpers.models.interface import check_ids
 from s2s_helpers.optional import import_optional

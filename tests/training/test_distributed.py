@@ -18,7 +18,7 @@ from s2s_helpers.corpora import Pair, phrasebook, wmt
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import AttentionSeq2Seq, TransformerSeq2Seq, load_model
-from s2s_helpers.training import checkpoint
+from s2s_helpers.training import checkpoint, distributed
 from s2s_helpers.vocabulary import Vocabulary
 
 TINY = ["--width", 16, "--heads", 2, "--layers", 1, "--feedforward", 16, "--max-tokens", 64]
