@@ -13,13 +13,14 @@ import json
 import operator
 import os
 import re
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import sentencepiece
+
+from s2s_helpers.files import atomic_write
 
 PAD, UNK, SOS, EOS = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
@@ -105,16 +106,8 @@ class _Base:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the vocabulary as JSON; the file is the old one or the new one, never a part."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, ensure_ascii=False)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with atomic_write(path) as file:
+            file.write(json.dumps(self.to_dict(), ensure_ascii=False).encode("utf-8"))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.to_dict() == other.to_dict()
