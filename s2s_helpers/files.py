@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 # What torch.load reads without running code, beside the containers that `plain` looks into.
-_PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
-_PLAIN += (torch.Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device)
+_PLAIN = {bool, int, float, complex, str, bytes, bytearray, type(None)}
+_PLAIN |= {torch.Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device}
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def plain(value: Any, where: str = "value") -> Any:
     Raises ValueError where torch.load(weights_only=True) could not read something, with its place,
     such as "optimizer.param_groups[0].lr"; `where` names the value itself.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if isinstance(value, np.generic):
         value = value.item()
         kind = type(value)
