@@ -51,3 +51,8 @@ def read_file(path, what: str, hint: str = ""):
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} is broken or not a {what}: {error}") from None
+
+
+def plain(value, where: str = "value"):
+    """Stand-in until the real one is here."""
+    return value

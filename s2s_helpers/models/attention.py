@@ -10,28 +10,28 @@ into weights that sum to 1 over the real tokens, and take the weighted mean of t
 import torch
 from torch import Tensor, nn
 
-from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
+from s2s_helpers.data import Batch
+from s2s_helpers.models.interface import (
+    Features,
+    Memory,
+    Seq2SeqModel,
+    State,
+    check_ids,
+    check_target,
+    embedding_table,
+)
 from s2s_helpers.models.rnn import Bridge, Encoder, make_rnn, run_rnn
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the last dimension, with weight exactly 0 where `mask` is False.
 
-    `mask` broadcasts against `scores`; each row of it needs at least one True.
+    `mask` broadcasts against `scores`; each row of it needs at least one True. It may also be
+    numbers that are added to the scores, -inf for weight 0.
     """
-    return softmax(scores.masked_fill(~mask, float("-inf")))
-
-
-def softmax(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension.
-
-    On a CPU torch's own takes rows of fewer than 16 numbers one number at a time, and most
-    sentences are that short: written out it is several times as fast.
-    """
-    if scores.shape[-1] >= 16 or scores.device.type != "cpu":
-        return scores.softmax(dim=-1)
-    powers = (scores - scores.detach().amax(dim=-1, keepdim=True)).exp()
-    return powers / powers.sum(dim=-1, keepdim=True)
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return (scores + mask).softmax(dim=-1)
 
 
 class BahdanauAttention(nn.Module):
@@ -206,13 +206,13 @@ class AttentionSeq2Seq(Seq2SeqModel):
         dropout=0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
-        looks = dict(attention=attention, score=score, input_feeding=input_feeding)
+        how = dict(attention=attention, score=score, input_feeding=input_feeding)
         super().__init__(
-            source_vocabulary, target_vocabulary, bidirectional=bidirectional, **looks, **shape
+            source_vocabulary, target_vocabulary, bidirectional=bidirectional, **how, **shape
         )
         self.encoder = Encoder(len(source_vocabulary), bidirectional=bidirectional, **shape)
         self.bridge = Bridge(hidden, layers, cell)
-        self.decoder = AttentionDecoder(len(target_vocabulary), **looks, **shape)
+        self.decoder = AttentionDecoder(len(target_vocabulary), **how, **shape)
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
@@ -228,13 +228,9 @@ class AttentionSeq2Seq(Seq2SeqModel):
         logits, state, weights = self.decoder(tokens[:, None], state, memory)
         return logits[:, 0], state, weights[:, 0]
 
-    @property
-    def output_layer(self):
-        return self.decoder.output
-
-    def features(self, batch):
-        self.check_target(batch)
+    def features(self, batch: Batch) -> Features:
+        check_target(self, batch)
         memory = self.encode(batch.source, batch.source_mask)
         start = self.start(memory)
         features, _, weights = self.decoder.features(batch.target_input, start, memory)
-        return features, weights
+        return Features(features, self.decoder.output, weights)

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, embedding_table
+from s2s_helpers.data import Batch
+from s2s_helpers.models.interface import (
+    Features,
+    Memory,
+    Seq2SeqModel,
+    State,
+    check_ids,
+    check_target,
+    embedding_table,
+)
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -147,12 +156,8 @@ class Seq2Seq(Seq2SeqModel):
         logits, hidden = self.decoder(tokens[:, None], state.hidden)
         return logits[:, 0], State(hidden=hidden, position=state.position + 1), None
 
-    @property
-    def output_layer(self):
-        return self.decoder.output
-
-    def features(self, batch):
-        self.check_target(batch)
+    def features(self, batch: Batch) -> Features:
+        check_target(self, batch)
         memory = self.encode(batch.source, batch.source_mask)
         features, _ = self.decoder.features(batch.target_input, memory.start)  # all in one call
-        return features, None
+        return Features(features, self.decoder.output, None)
