@@ -249,7 +249,8 @@ class TransformerSeq2Seq(Seq2SeqModel):
         last = first + tokens.shape[1] if last is None else last
         if last > self.max_positions:
             raise ValueError(
-                f"a sequence of {last} tokens, but the model has only {self.max_positions} positions"
+                f"a sequence of {last} tokens, but the model has only {self.max_positions} "
+                "positions"
             )
         x = table(tokens) * math.sqrt(self.width)  # (batch, time, width)
         if self.table is not None:
