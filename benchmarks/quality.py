@@ -2,8 +2,8 @@
 
 python benchmarks/quality.py phrasebook   four models, three seeds
 python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
-python benchmarks/quality.py readme       writes all tables from benchmarks/results into README.md here,
-                                     and the headlines into that of the project
+python benchmarks/quality.py readme       writes all tables from benchmarks/results into this
+                                     folder's README, and headlines into the project's
 
 With --quick only the first seed, of the phrasebook one model, and nothing is saved.
 
@@ -170,14 +170,14 @@ def headlines() -> str:
         for run in found["scaling"]["runs"]
     )
     lines = [
-        f"The phrasebook's RNN with Luong's attention: {right:.1f} % of the test sentences without a "
-        f"mistake, after {seconds:.0f} s of training on two cores.",
+        f"The phrasebook's RNN with Luong's attention: {right:.1f} % of the test sentences without "
+        f"a mistake, after {seconds:.0f} s of training on two cores.",
         f"Multi30k, English to French ({on}): {run['beam 5']['bleu_tokenised']:.1f} BLEU, "
         f"tokenised and lower-cased, {run['seconds'] / 60:.0f} minutes after the raw files.",
         f"Training: {slower:.1f} times the tokens a second of `nn.Transformer` in random batches "
         f"({machine}).",
-        f"Decoding: {times['greedy']:.1f} times the sentences a second of Hugging Face's Marian, and "
-        f"{times['beam of 5']:.1f} times with a beam of 5 ({decoder}).",
+        f"Decoding: {times['greedy']:.1f} times the sentences a second of Hugging Face's Marian, "
+        f"and {times['beam of 5']:.1f} times with a beam of 5 ({decoder}).",
         f"Two processes train {two:.1f} times as fast as one, to the same weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)
