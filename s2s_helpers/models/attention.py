@@ -123,8 +123,10 @@ class AttentionDecoder(nn.Module):
     STYLES = ("bahdanau", "luong")
 
     def __init__(
-        self, vocabulary_size: int, attention: str = "bahdanau", score: str = "general", input_feeding: bool = True,
-        embedding: int = 128, hidden: int = 256, layers: int = 1, cell: str = "lstm", dropout: float = 0.1,
+        self, vocabulary_size: int, attention: str = "bahdanau", score: str = "general",
+        input_feeding: bool = True,
+        embedding: int = 128, hidden: int = 256, layers: int = 1, cell: str = "lstm",
+        dropout: float = 0.1,
     ):  # fmt: skip
         super().__init__()
         if attention not in self.STYLES:
@@ -209,8 +211,10 @@ class AttentionSeq2Seq(Seq2SeqModel):
     shares_memory = True
 
     def __init__(
-        self, source_vocabulary: Any, target_vocabulary: Any, attention: str = "bahdanau", score: str = "general",
-        input_feeding: bool = True, embedding: int = 128, hidden: int = 256, layers: int = 1, cell: str = "lstm", bidirectional: bool = True,
+        self, source_vocabulary: Any, target_vocabulary: Any, attention: str = "bahdanau",
+        score: str = "general",
+        input_feeding: bool = True, embedding: int = 128, hidden: int = 256, layers: int = 1,
+        cell: str = "lstm", bidirectional: bool = True,
         dropout: float = 0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)

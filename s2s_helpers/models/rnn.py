@@ -53,7 +53,8 @@ class Encoder(nn.Module):
     """Reads the source. Each direction of a bidirectional encoder gets half of `hidden`."""
 
     def __init__(
-        self, vocabulary_size: int, embedding: int = 128, hidden: int = 256, layers: int = 1, cell: str = "lstm", bidirectional: bool = True,
+        self, vocabulary_size: int, embedding: int = 128, hidden: int = 256, layers: int = 1,
+        cell: str = "lstm", bidirectional: bool = True,
         dropout: float = 0.1,
     ):  # fmt: skip
         super().__init__()
@@ -148,7 +149,8 @@ class Seq2Seq(Seq2SeqModel):
     shares_memory = True
 
     def __init__(
-        self, source_vocabulary: Any, target_vocabulary: Any, embedding: int = 128, hidden: int = 256, layers: int = 1,
+        self, source_vocabulary: Any, target_vocabulary: Any, embedding: int = 128,
+        hidden: int = 256, layers: int = 1,
         cell: str = "lstm", bidirectional: bool = True, dropout: float = 0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
