@@ -144,3 +144,11 @@ class _LossOfFeatures(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, d_total):
         return *(d_total * gradient for gradient in ctx.saved_tensors), None, None, None
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is torch's linear layer and computes what its weights say: no subclass (as
+    parametrisations make one), no hooks, no forward of its own."""
+    own = vars(module)
+    hooked = own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own
+    return type(module) is nn.Linear and not hooked

@@ -58,12 +58,14 @@ def training_speed():
     return script("training_speed")
 
 
-def test_the_readme_shows_the_results(quality):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in quality.TABLES:
-        assert quality.in_readme(text, name) == text, "run `benchmarks/quality.py readme`"
-        if (quality.RESULTS / f"{name}.json").exists():
-            assert quality.table(name) in text
+def test_the_readmes_show_the_results(quality):
+    for path, names in quality.READMES.items():
+        text = path.read_text(encoding="utf-8")
+        for name in names:
+            assert quality.in_readme(text, name) == text, "run `benchmarks/quality.py readme`"
+            if name == "headlines" or (quality.RESULTS / f"{name}.json").exists():
+                assert quality.table(name) in text
+    assert quality.headlines().count("\n") == 4  # five lines
 
 
 def test_the_readme_has_a_table_only_of_what_was_measured(quality, monkeypatch, tmp_path):

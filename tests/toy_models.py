@@ -5,8 +5,9 @@ import itertools
 import torch
 
 from s2s_helpers.data import Batch, collate
-from s2s_helpers.decoding import evaluation, length_penalty_of
+from s2s_helpers.decoding import length_penalty_of
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 SOURCE, TINY = Vocabulary.numbered(12), Vocabulary.numbered(7)
@@ -49,8 +50,8 @@ def log_probability(model, source_ids, target_ids):
     """log p(target | source) from the teacher-forced forward pass alone."""
     source = torch.tensor([source_ids])
     target = torch.tensor([[SOS, *target_ids]])
-    with evaluation(model):
-        logits, _ = model(Batch(source, source != PAD, target))
+    with torch.inference_mode():
+        logits, _ = eval_view(model)(Batch(source, source != PAD, target))
     steps = logits[0].double().log_softmax(-1)
     return float(sum(steps[i, token] for i, token in enumerate(target_ids)))
 
@@ -76,7 +77,7 @@ def next_step(model, source_ids, ids, cache={}):  # noqa: B006
     if key not in cache:
         source = torch.tensor([source_ids])
         target = torch.tensor([[SOS, *ids, EOS]])
-        with evaluation(model):
-            logits, _ = model(Batch(source, source != PAD, target))
+        with torch.inference_mode():
+            logits, _ = eval_view(model)(Batch(source, source != PAD, target))
         cache[key] = logits[0, len(ids)].log_softmax(-1).tolist()
     return cache[key]

@@ -6,7 +6,6 @@ from s2s_helpers.decoding.search import (
     barred,
     beam_search,
     check_source,
-    evaluation,
     greedy_decode,
     largest,
     length_penalty_of,

@@ -8,14 +8,13 @@ and what a sentence gets does not depend on which others stand beside it.
 import math
 import random
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from s2s_helpers.models.prepacked import prepared
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.vocabulary import EOS, PAD, SOS
 
 
@@ -47,23 +46,6 @@ def length_penalty_of(length, alpha: float):
 # Sentences that are over leave the batch when at most this share of it still goes on: sooner, and
 # moving the others' keys and values would take longer than writing on for nothing.
 STAY = 7 / 8
-
-
-@contextmanager
-def evaluation(model, attention: bool = True):
-    """Evaluation mode without gradients, with or without attention weights; afterwards the model is
-    as it was."""
-    training = [module for module in model.modules() if module.training]
-    wanted, model.wants_attention = model.wants_attention, attention
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-        model.wants_attention = wanted
 
 
 def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: int | None):
@@ -206,7 +188,8 @@ def write(model, source, source_mask, max_length, attention, choose) -> list[Hyp
     source_mask, limits = check_source(model, source, source_mask, max_length)
     limits = limits.tolist()
     results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
-    with evaluation(model, attention), prepared(model, len(source)) as model:
+    with torch.inference_mode():
+        model = prepacked(model)
         memory = model.encode(source, source_mask)
         state = model.start(memory)
         rows = list(range(len(source)))  # whose turn each line is; None: it is over
@@ -266,8 +249,10 @@ def beam_search(
         raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
     source_mask, limits = check_source(model, source, source_mask, max_length)
     lines = len(source) * beam_size
-    with evaluation(model, attention), prepared(model, lines) as model:
+    with torch.inference_mode():
+        model = prepacked(model)
         search = BeamSearch(model, source, source_mask, limits, beam_size, length_penalty, n_best)
+        search.attention = attention
         while len(search.searching):
             search.advance()
     return search.results()
@@ -286,6 +271,7 @@ class BeamSearch:
         self.limits, self.source_lengths = limits.tolist(), source_mask.sum(dim=1).tolist()
         self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
         self.history = []
+        self.attention = True
         self.searching = torch.arange(len(source), device=source.device)  # sentences not yet done
         self.memory = self.model.encode(source, source_mask)
         self.state = self.model.start(self.memory)
@@ -297,7 +283,7 @@ class BeamSearch:
         """Extend every line by one token, keep the best, let finished sentences go."""
         beam, step = self.beam_size, len(self.history)
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
-        attention = attention if self.model.wants_attention else None
+        attention = attention if self.attention else None
         totals = self._of_next(logits).add_(self.scores.flatten()[:, None])
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
         values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from s2s_helpers.data import collate
 from s2s_helpers.decoding.search import Hypothesis, beam_search, greedy_decode
-from s2s_helpers.models.prepacked import prepared
+from s2s_helpers.models.prepacked import prepacked
 
 
 @dataclass
@@ -54,7 +55,8 @@ def translate(
     device = next(model.parameters()).device
     by_length = sorted(range(len(encoded)), key=lambda number: len(encoded[number]))
     results: list = [None] * len(encoded)
-    with prepared(model, len(encoded) * beam_size) as ready:
+    with torch.inference_mode():
+        ready = prepacked(model)
         for first in range(0, len(by_length), batch_size):
             numbers = by_length[first : first + batch_size]
             batch = collate([(encoded[n], None) for n in numbers]).to(device)

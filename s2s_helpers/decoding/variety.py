@@ -16,11 +16,11 @@ from s2s_helpers.decoding.search import (
     BeamSearch,
     Hypothesis,
     check_source,
-    evaluation,
     length_penalty_of,
     sample,
 )
-from s2s_helpers.models.prepacked import prepared
+from s2s_helpers.models.prepacked import prepacked
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.vocabulary import EOS
 
 LINES = 512  # that are drawn, or scored, at once
@@ -109,7 +109,8 @@ def diverse_beam_search(
     mask, limits = check_source(model, source, source_mask, max_length)
     if model.max_positions is not None:  # what is found is read once more, after an SOS
         limits = limits.clamp(max=model.max_positions - 1)
-    with evaluation(model, attention), prepared(model, len(source) * width) as ready:
+    with torch.inference_mode():
+        ready = prepacked(model)
         settings = ready, source, mask, limits, width, length_penalty, n_best
         searches = [Group(*settings) for _ in range(groups)]
         while any(len(search.searching) for search in searches):
@@ -138,7 +139,8 @@ def log_probabilities(model, source: Tensor, targets, source_mask=None) -> list[
         for target in several
     ]
     sums = []
-    with evaluation(model, attention=False):
+    with torch.inference_mode():
+        model = eval_view(model)
         for first in range(0, len(flat), LINES):
             batch = collate(flat[first : first + LINES]).to(source.device)
             log_p = model(batch)[0].float().log_softmax(dim=-1)

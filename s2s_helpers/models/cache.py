@@ -1,22 +1,15 @@
 """The keys and values a transformer has computed already, kept for the tokens to come.
 
 Without them every step would go through the whole prefix again. With them a step computes its own
-token's and looks at the rest.
+token's and attends to the rest.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 AHEAD = 16  # steps to allocate room for at a time
-REGISTER = 16  # float32 numbers in a vector register: rows of whole registers are worked on fastest
-
-
-def whole_registers(length: int) -> int:
-    """The length, rounded up."""
-    return length + -length % REGISTER
 
 
 class Cache:
@@ -41,36 +34,31 @@ class Cache:
         new.buffers, new.written, new.used, new.path = buffers, written, used, path
         return new
 
-    @property
-    def shown(self) -> int:
-        """Slots that are looked at: those in use, and masked ones up to a whole register."""
-        return self.used if torch.is_grad_enabled() else whole_registers(self.used)
-
     def select(self, lines: Tensor, beams: int = 1) -> Cache:
         """The cache of these lines, each `beams` neighbours of one sentence (`State.select`)."""
         if self.used == 0:
-            return self
-        keys, path = self.buffers[0][0], None
-        before = 1 if self.path is None else self.path.shape[1]
-        if before > 1 or beams > 1:
-            path = self.path
-            if path is None:
-                path = torch.ones(len(keys), 1, self.used, dtype=torch.bool, device=keys.device)
-            path = path.flatten(0, 1)[lines].unflatten(0, (-1, beams))
+            return Cache(len(self.buffers))
+        keys, path = self.buffers[0][0], self.path
+        before = 1 if path is None else path.shape[1]  # lines of a sentence so far
+        if path is None and beams > 1:
+            path = torch.ones(len(keys), 1, self.used, dtype=torch.bool, device=keys.device)
+        if path is not None:
+            path = path.flatten(0, 1)[lines]  # (lines, slots)
+            path = path.unflatten(0, (-1, beams))  # (sentences, beams, slots)
         sentences = lines[::beams] // before
         if torch.equal(sentences, torch.arange(len(keys), device=lines.device)):
             return self._with(self.buffers, self.written, self.used, path)
         buffers = [
-            tuple(x[:, :, : self.shown].index_select(0, sentences) for x in pair)
+            tuple(x[:, :, : self.used].index_select(0, sentences) for x in pair)
             for pair in self.buffers
         ]
         return self._with(buffers, [self.used], self.used, path)
 
-    def advance(self, tokens: Tensor) -> tuple[Cache, Tensor]:
+    def advance(self, tokens: Tensor) -> tuple[Cache, Tensor | None]:
         """Make room for the tokens (sentences, lines), one more for every line.
 
-        Returns the new cache, which every layer must `extend`, and the mask of what the lines look
-        at, (sentences or 1, 1, lines, slots).
+        Returns the new cache, which every layer must `extend`, and the mask of what the lines may
+        attend to, (sentences, 1, lines, slots), or None: everything.
         """
         sentences, lines = tokens.shape
         path, used = self.path, self.used + lines
@@ -79,19 +67,18 @@ class Cache:
             own = own.expand(sentences, lines, lines)
             path = own if path is None else torch.cat([path, own], dim=2)
         new = self._with(list(self.buffers), self.written, used, path)
-        # Full, or another continuation of the same past has taken the slots: move.
-        full = (self.used and used > self.buffers[0][0].shape[2]) or self.written[0] > self.used
-        if full and not torch.is_grad_enabled():
-            new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
+        if not self.used:
+            new.written = [0]  # buffers of its own
+        elif used > self.buffers[0][0].shape[2] or self.written[0] > self.used:
+            # Full, or another continuation of the same past has taken the slots: move.
+            if not torch.is_grad_enabled():
+                new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
             new.written = [0]
         new.written[0] = used
-        if path is None:
-            mask = torch.arange(new.shown, device=tokens.device) < used
-            return new, mask[None, None, None]
-        return new, F.pad(path, (0, new.shown - used))[:, None]
+        return new, None if path is None else path[:, None]
 
     def _moved(self, x: Tensor, lines: int) -> Tensor:
-        new = x.new_zeros(*x.shape[:2], whole_registers(self.used + AHEAD * lines), x.shape[3])
+        new = x.new_zeros(*x.shape[:2], self.used + AHEAD * lines, x.shape[3])
         new[:, :, : self.used] = x[:, :, : self.used]
         return new
 
@@ -103,13 +90,13 @@ class Cache:
         lines, pair = keys.shape[2], self.buffers[layer]
         if torch.is_grad_enabled():  # a gradient needs its tensors as they were
             past = pair or (keys[:, :, :0], values[:, :, :0])
+            past = tuple(x[:, :, : self.used - lines] for x in past)
             pairs = zip(past, (keys, values), strict=True)
-            pair = tuple(torch.cat([old, new], dim=2) for old, new in pairs)
-        else:
-            if pair is None:
-                shape = (*keys.shape[:2], whole_registers(AHEAD * lines), keys.shape[3])
-                pair = (keys.new_zeros(shape), values.new_zeros(shape))
-            for buffer, new in zip(pair, (keys, values), strict=True):
-                buffer[:, :, self.used - lines : self.used] = new
-        self.buffers[layer] = pair
-        return tuple(x[:, :, : self.shown] for x in pair)
+            self.buffers[layer] = tuple(torch.cat([old, new], dim=2) for old, new in pairs)
+            return self.buffers[layer]
+        if pair is None:
+            shape = (*keys.shape[:2], AHEAD * lines, keys.shape[3])
+            pair = self.buffers[layer] = (keys.new_zeros(shape), values.new_zeros(shape))
+        pair[0][:, :, self.used - lines : self.used] = keys
+        pair[1][:, :, self.used - lines : self.used] = values
+        return pair[0][:, :, : self.used], pair[1][:, :, : self.used]
