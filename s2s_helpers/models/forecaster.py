@@ -42,7 +42,9 @@ class Scaling:
         """The values that a history needs to fill the window; fewer leave some of it masked."""
         return self.past + self.period * (self.how == "season")
 
-    def __call__(self, history: Sequence[float], horizon: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def __call__(
+        self, history: Sequence[float], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Scaled values (up to past,), and the way back: value = shift (horizon,) + size * scaled.
 
         Raises ValueError for a history that has gaps or leaves nothing to read, or horizon below 1.
@@ -143,9 +145,10 @@ class Forecaster(AttentionSeq2Seq):
         own = dict(scaling=asdict(self.scaling), quantiles=self.quantiles, features=features)
         self.settings |= plain(own)
         self.median = self.quantiles.index(0.5)
-        self.encoder.embedding = nn.Linear(features, embedding)
+        self.encoder.embedding = nn.Linear(features, embedding)  # type: ignore[assignment]
         # A decoder hands over values (batch, time); the layer wants them as (batch, time, 1).
-        self.decoder.embedding = nn.Sequential(nn.Unflatten(-1, (-1, 1)), nn.Linear(1, embedding))
+        values = nn.Sequential(nn.Unflatten(-1, (-1, 1)), nn.Linear(1, embedding))
+        self.decoder.embedding = values  # type: ignore[assignment]
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         """Values (batch, past, features) and their mask (batch, past) to a `Memory`."""
@@ -153,17 +156,17 @@ class Forecaster(AttentionSeq2Seq):
         keys = self.decoder.attention.keys(states)
         return Memory(mask=source_mask, states=states, start=self.bridge(final), keys=keys)
 
-    def features(self, batch: Windows) -> Features:
+    def features(self, batch: Windows) -> Features:  # type: ignore[override]
         memory = self.encode(batch.source, batch.source_mask)
         start = self.start(memory)
         values, _, attention = self.decoder.features(batch.target_input, start, memory)
         return Features(values, self.decoder.output, attention)
 
-    def forward(self, batch: Windows) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Windows) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Quantiles (batch, horizon, quantiles) and attention (batch, horizon, past)."""
         if self.training and self.teacher_forcing < 1:
             return self.unroll(batch, self.teacher_forcing)
-        return super().forward(batch)
+        return super().forward(batch)  # type: ignore[arg-type]
 
     def unroll(self, batch: Windows, teacher_forcing: float = 1.0) -> tuple[Tensor, Tensor]:
         """`forward` by `step`: each true value is read with probability `teacher_forcing`, the

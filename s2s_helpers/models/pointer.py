@@ -67,15 +67,9 @@ class CopyVocabulary(Vocabulary):
         """As of any vocabulary; with `source`, the slots are the words of it they stand for."""
         return super().tokens(ids) if source is None else self._of(source).tokens(ids)
 
-    def to_dict(self) -> dict:
-        """Everything `vocabulary_from_dict` needs: as of a plain vocabulary, and the slots."""
+    def to_dict(self) -> dict[str, Any]:
         tokens = self._tokens[len(SPECIALS) : self.fixed]
         return super().to_dict() | {"tokens": tokens, "slots": self.slots}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> "CopyVocabulary":
-        """The vocabulary that `to_dict` described."""
-        return cls(*(data[key] for key in ("tokens", "level", "lowercase", "language", "slots")))
 
     def _of(self, source: str) -> "CopyVocabulary":
         named, words = copy.copy(self), list(self.slots_of(source))
@@ -132,8 +126,9 @@ class PointerGenerator(Seq2SeqModel):
                 "spell every word, so there is nothing to copy"
             )
         if not isinstance(words, CopyVocabulary):
-            words = CopyVocabulary.from_dict(words.to_dict() | {"slots": slots})
-        shape = dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
+            tokens = words.to_dict()["tokens"]
+            words = CopyVocabulary(tokens, words.level, words.lowercase, words.language, slots)
+        shape: dict[str, Any] = dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
         how = dict(coverage=coverage, slots=words.slots, score=score)
         super().__init__(words, words, **how, **shape)
         self.coverage = coverage

@@ -11,21 +11,21 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from s2s_helpers.data import Batch
 from s2s_helpers.files import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, check_target
 from s2s_helpers.optional import import_optional
-from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, _Base
+from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, BaseVocabulary
 
-# Arguments of `load_pretrained`, each at a commit that stays as it is. Marian's weights lie there as a pickle,
-# which torch reads with weights_only=True; a pickle cannot run code that way.
+# Arguments of `load_pretrained`, each at a commit that stays as it is. Marian's weights lie there
+# as a pickle, which torch reads with weights_only=True; a pickle cannot run code that way.
 CHECKPOINTS = {
     "t5": dict(
         name="google-t5/t5-small", revision="df1b051c49625cf57a3d0d8d3863ed4d13564fe4",
@@ -39,11 +39,17 @@ CHECKPOINTS = {
 }  # fmt: skip
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
 # What a tokenizer's or a model's configuration tells of where it was read and who wrote it.
-READ_FROM = ("_name_or_path", "name_or_path", "is_local", "local_files_only", "transformers_version")
+READ_FROM = (
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+    "transformers_version",
+)
 NEVER = -1e4  # the logit of what is never written; finite, so that label smoothing stays finite
 
 
-class HubVocabulary(_Base):
+class HubVocabulary(BaseVocabulary):
     """A Hugging Face tokenizer as a vocabulary of this package.
 
     specials: the checkpoint's ids of pad, unk, start and eos, which take the places of ours; size:
@@ -74,11 +80,8 @@ class HubVocabulary(_Base):
         """The pieces of a text, prefix and special tokens included, without EOS."""
         return self.tokens(self._ids(text))
 
-    def to_dict(self) -> dict:
-        """Everything `vocabulary_from_dict` needs; the tokenizer as its files, in base64."""
-        return {
-            "format": _FORMAT,
-            "class": type(self).__name__,
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {
             "specials": self.theirs[: len(SPECIALS)],
             "size": len(self) - self.shared_start,
             "prefix": self.prefix,
@@ -87,13 +90,12 @@ class HubVocabulary(_Base):
         }
 
     @classmethod
-    def from_dict(cls, data: dict) -> "HubVocabulary":
-        """The vocabulary that `to_dict` described, without a hub."""
+    def from_dict(cls, saved: dict[str, Any]) -> "HubVocabulary":
         with tempfile.TemporaryDirectory() as folder:
-            for name, text in data["files"].items():
-                Path(folder, Path(name).name).write_bytes(base64.b64decode(text))
+            for name, content in saved["files"].items():
+                Path(folder, Path(name).name).write_bytes(base64.b64decode(content))
             tokenizer = read_tokenizer(folder, local_files_only=True)
-        return cls(tokenizer, *(data[key] for key in ("specials", "size", "prefix", "target")))
+        return cls(tokenizer, *(saved[key] for key in ("specials", "size", "prefix", "target")))
 
     def __len__(self) -> int:
         return len(self.theirs)
@@ -149,13 +151,14 @@ class Pretrained(Seq2SeqModel):
     heads, tokens, width of a head). In training mode there is no attention.
     """
 
+    inner: Any
+    theirs: Tensor
+
     def __init__(
         self, source_vocabulary: HubVocabulary, target_vocabulary: HubVocabulary, config: str,
         generation: str,
     ):  # fmt: skip
-        super().__init__(
-            source_vocabulary, target_vocabulary, config=config, generation=generation
-        )
+        super().__init__(source_vocabulary, target_vocabulary, config=config, generation=generation)
         library = quiet_transformers()
         read = library.AutoConfig.for_model(**json.loads(config))
         auto = library.AutoModelForSeq2SeqLM
@@ -164,7 +167,7 @@ class Pretrained(Seq2SeqModel):
         self._wrap(inner)
 
     @classmethod
-    def of(cls, inner: nn.Module, tokenizer: Any, prefix: str = "") -> "Pretrained":
+    def of(cls, inner: Any, tokenizer: Any, prefix: str = "") -> "Pretrained":
         """A model and its tokenizer, as transformers gives them, as a model of this package; the
         "eager" implementation has attention. prefix: put before every source text.
 
@@ -176,14 +179,15 @@ class Pretrained(Seq2SeqModel):
         specials = [config.pad_token_id, tokenizer.unk_token_id, start, config.eos_token_id]
         if not all(isinstance(index, int) for index in specials):
             raise ValueError(f"this needs one id each for pad, unk, start and eos, got {specials}")
-        texts = tokenizer, specials, config.vocab_size
-        sides = HubVocabulary(*texts, prefix), HubVocabulary(*texts, target=True)
+        size = config.vocab_size
+        source = HubVocabulary(tokenizer, specials, size, prefix)
+        target = HubVocabulary(tokenizer, specials, size, target=True)
         with torch.device("meta"):
-            model = cls(*sides, *(as_json(part) for part in (config, generation)))
+            model = cls(source, target, as_json(config), as_json(generation))
         model._wrap(inner)
         return model
 
-    def _wrap(self, inner: nn.Module) -> None:
+    def _wrap(self, inner: Any) -> None:
         self.inner = inner
         self.max_positions = getattr(inner.config, "max_position_embeddings", None)  # T5: no limit
         theirs = torch.tensor(self.source_vocabulary.theirs, device=inner.device)
@@ -254,7 +258,7 @@ def as_json(config: Any) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def quiet_transformers() -> ModuleType:
+def quiet_transformers() -> Any:
     """The library, without its progress bars and with errors only."""
     library = import_optional("transformers")
     library.utils.logging.set_verbosity_error()
@@ -277,7 +281,7 @@ def load_pretrained(
     library, hub = quiet_transformers(), import_optional("huggingface_hub")
 
     def read(offline: bool) -> Pretrained:
-        options = dict(local_files_only=offline, trust_remote_code=False)
+        options: dict[str, Any] = dict(local_files_only=offline, trust_remote_code=False)
         options |= {} if revision is None else dict(revision=revision)
         tokenizer = read_tokenizer(name, **options)
         options |= dict(use_safetensors=safetensors, attn_implementation="eager")
@@ -314,7 +318,7 @@ TINY = {
 }
 
 
-def tiny_tokenizer(kind: str, texts, size: int):
+def tiny_tokenizer(kind: str, texts: Sequence[str], size: int) -> Any:
     """A tokenizer of up to `size` pieces learned from texts (unigram, Kudo 2018), numbered as this
     kind's is."""
     parts, (_, before, after) = import_optional("tokenizers"), TINY[kind]
@@ -334,8 +338,9 @@ def tiny_tokenizer(kind: str, texts, size: int):
 
 
 def tiny_checkpoint(
-    kind: str, texts, folder, vocabulary=2000, width=64, heads=4, layers=2, seed=0
-) -> Path:
+    kind: str, texts: Sequence[str], folder: str | os.PathLike, vocabulary: int = 2000,
+    width: int = 64, heads: int = 4, layers: int = 2, seed: int = 0,
+) -> Path:  # fmt: skip
     """Random weights and a tokenizer for `texts` in a new folder, as `load_pretrained` wants them.
 
     Raises ValueError for a kind other than "t5", "bart" and "marian".
