@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from s2s_helpers.decoding.translate import encode_source, translate
+from s2s_helpers.files import atomic_write
 
 CHUNK = 4096  # lines at once: enough for batches of like lengths
 
@@ -117,6 +118,5 @@ def begun(state_file: Path, part: Path, lines, settings: dict) -> tuple[dict, ob
 
 def save_state(path: Path, state: dict) -> None:
     """Write the state whole, or not at all."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(state))
-    os.replace(scratch, path)
+    with atomic_write(path) as file:
+        file.write(json.dumps(state).encode())
