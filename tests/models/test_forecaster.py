@@ -1,4 +1,4 @@
-"""The forecaster speaks the four verbs on numbers, as the other models do on words."""
+"""The forecaster has on numbers the methods that the other models have on words."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_helpers.models import Bridge
-from s2s_helpers.models.forecaster import Forecaster, Scaling, Windows
+from s2s_helpers.models import Bridge, Forecaster, Scaling, Windows, load_model, save_model
+from s2s_helpers.training.forecasting import forecasting_trainer
 
 SETTINGS = {
     "bahdanau": dict(),
@@ -49,9 +49,9 @@ def test_step_and_forward_agree(model):
     memory = model.encode(batch.source, batch.source_mask)
     state = model.start(memory)
     for position, values in enumerate(batch.target_input.unbind(1)):
-        found, state, looks = model.step(values, state, memory)
+        found, state, attended = model.step(values, state, memory)
         torch.testing.assert_close(found, quantiles[:, position], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(looks, attention[:, position], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attended, attention[:, position], atol=1e-5, rtol=1e-5)
     assert state.position in (0, batch.target_input.shape[1])
 
 
@@ -68,9 +68,9 @@ def test_a_history_gets_the_same_alone_and_in_a_padded_batch(model):
         alone = batch.select([row])
         past = int(alone.source_mask.sum())
         alone.source, alone.source_mask = alone.source[:, :past], alone.source_mask[:, :past]
-        found, looks = model(alone)
+        found, attended = model(alone)
         torch.testing.assert_close(found[0], quantiles[row], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(looks[0], attention[row, :, :past], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(attended[0], attention[row, :, :past], atol=1e-5, rtol=1e-5)
 
 
 def test_what_stands_in_the_padding_changes_nothing(model):
@@ -155,6 +155,43 @@ def test_several_features_at_each_past_step():
     quantiles, _, attention = model.step(torch.zeros(2), model.start(memory), memory)
     assert quantiles.shape == (2, 5) and attention.shape == (2, 7)
     assert isinstance(model.bridge, Bridge)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_it_is_saved_like_any_model(settings, tmp_path):
+    torch.manual_seed(0)
+    scaling = Scaling(np.int64(4), np.int32(9), "mean")
+    shape = dict(embedding=6, hidden=8, dropout=np.float64(0.1))
+    model = Forecaster(scaling, **shape, **settings).eval()
+    assert model.source_vocabulary is None and model.target_vocabulary is None
+    save_model(model, tmp_path / "model.pt")
+    again, batch = load_model(tmp_path / "model.pt"), mixed_windows()
+    assert type(again) is Forecaster and again.settings == model.settings
+    assert (again.scaling, again.quantiles) == (Scaling(4, 9, "mean"), model.quantiles)
+    for mine, theirs in zip(again(batch), model(batch), strict=True):
+        assert torch.equal(mine, theirs)
+    assert "source_vocabulary" not in torch.load(tmp_path / "model.pt", weights_only=True)
+
+
+def test_quantiles_and_scaling_of_numpy_are_plain():
+    model = Forecaster({"period": 4, "past": 9}, np.array([0.25, 0.5, 0.75]), embedding=6, hidden=8)
+    assert model.scaling == Scaling(4, 9) and type(model.quantiles[0]) is float
+    assert type(model.settings["quantiles"]) is tuple
+    assert model.settings["scaling"] == {"period": 4, "past": 9, "how": "last"}
+
+
+def test_it_trains_with_checkpoints_and_goes_on(tmp_path):
+    def trainer(epochs):
+        return forecasting_trainer(
+            np.sin(np.arange(40.0)), Scaling(4, 9), 3, epochs=epochs, progress=False, seed=1,
+            embedding=4, hidden=4, checkpoint_dir=tmp_path,
+        )  # fmt: skip
+
+    trainer(2).fit()
+    again = trainer(3)
+    assert len(again.fit(resume=True).epochs) == 3
+    best, batch = load_model(tmp_path / "best.pt"), mixed_windows()
+    assert type(best) is Forecaster and best(batch)[0].shape == (5, 5, 5)
 
 
 @pytest.mark.parametrize("bad", [(0.1, 0.9), (0.5, 0.1), (0.0, 0.5), (0.5, 1.0), (0.5, 0.5)])

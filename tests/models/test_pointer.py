@@ -1,4 +1,4 @@
-"""The pointer-generator copies, knows its coverage, and speaks the four verbs."""
+"""The pointer-generator copies, knows its coverage, and has the methods of every model."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from s2s_helpers.data import Batch, collate, make_loader
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
+from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import (
     AttentionSeq2Seq,
     CopyDataset,
@@ -16,8 +17,9 @@ from s2s_helpers.models import (
     load_model,
     save_model,
 )
+from s2s_helpers.models.interface import unroll
 from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
-from s2s_helpers.vocabulary import EOS, UNK, Vocabulary
+from s2s_helpers.vocabulary import EOS, UNK, SubwordVocabulary, Vocabulary, vocabulary_from_dict
 
 WORDS = CopyVocabulary([f"w{n}" for n in range(4, 20)], slots=5)  # ids to 19, slots 20 to 24
 SHAPE = dict(embedding=6, hidden=8)
@@ -73,6 +75,27 @@ def test_any_text_is_copied_through_its_slots(tokens):
     slots = {slot: word for word, slot in WORDS.slots_of(text).items()}
     assert [slots.get(i) or WORDS.tokens([i])[0] for i in ids[:-1]] == tokens
     assert UNK not in ids
+
+
+def test_slots_are_filled_before_the_words_are_joined():
+    words = CopyVocabulary(["the", ",", "l'", "est"], language="fr", slots=2)
+    source = "Le zèbre, qu'un gnou voit"
+    zebra = words.slots_of(source)["le"] + 1
+    ids = [*words.encode_beside("l'zèbre, est", source)[:-1], EOS]
+    assert ids[1] == zebra and words.decode(ids, source) == "l'zèbre, est"
+    assert words.tokens(ids, source) == ["l'", "zèbre", ",", "est", "<eos>"]
+    assert words.decode(ids) == "l'<copy 1>, est" and words.tokens(ids)[1] == "<copy 1>"
+    # A slot that this source does not fill, and a word that looks like a slot.
+    assert words.decode([zebra, EOS], source="le") == "<copy 1>"
+    assert words.decode([zebra - 1, EOS], source="<copy") == "<"
+    with pytest.raises(ValueError, match="id 10 is outside"):
+        words.decode([10], source)
+
+
+def test_it_is_told_from_a_plain_vocabulary_when_it_comes_back():
+    again = vocabulary_from_dict(WORDS.to_dict())
+    assert type(again) is CopyVocabulary and again == WORDS and (again.slots, len(again)) == (5, 25)
+    assert again != Vocabulary(WORDS.to_dict()["tokens"])
 
 
 def test_a_dataset_copies_only_what_is_left_of_the_source():
@@ -134,17 +157,17 @@ def test_the_mixture_is_that_of_the_paper(model):
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_without_copying_it_is_the_attentional_model(cell):
     plain = Vocabulary([f"w{n}" for n in range(4, 20)])
-    looks = dict(attention="luong", score="concat", input_feeding=False)
-    attentional = AttentionSeq2Seq(plain, plain, cell=cell, **looks, **SHAPE).eval()
+    how = dict(attention="luong", score="concat", input_feeding=False)
+    attentional = AttentionSeq2Seq(plain, plain, cell=cell, **how, **SHAPE).eval()
     model = PointerGenerator(plain, plain, slots=5, cell=cell, **SHAPE).eval()
     assert not model.load_state_dict(attentional.state_dict(), strict=False).unexpected_keys
     batch = mixed_batch()
     batch = Batch(batch.source.clamp(max=19), batch.source_mask, batch.target.clamp(max=19))
     torch.nn.init.constant_(model.pointer.bias, 50.0)  # p_gen is 1
     logits, attention = model(batch)
-    expected, looks = attentional(batch)
+    expected, expected_attention = attentional(batch)
     torch.testing.assert_close(logits[..., :20].exp(), expected.softmax(-1), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(attention, looks)
+    torch.testing.assert_close(attention, expected_attention)
     torch.nn.init.constant_(model.pointer.bias, -50.0)  # p_gen is 0: the source's words alone
     log_p, attention = model(batch)
     copied = torch.zeros_like(log_p).scatter_add(
@@ -153,17 +176,27 @@ def test_without_copying_it_is_the_attentional_model(cell):
     torch.testing.assert_close(log_p.exp(), copied, atol=1e-5, rtol=1e-5)
 
 
-# The four verbs
+# The methods of every model
 
 
 def test_step_and_forward_agree(model):
     batch = mixed_batch()
     logits, attention = model(batch)
-    stepped, looks = model.unroll(batch)
+    stepped, step_attention = unroll(model, batch)
     torch.testing.assert_close(stepped, logits, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(looks, attention, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(step_attention, attention, atol=1e-5, rtol=1e-5)
     assert (attention[(~batch.source_mask)[:, None].expand_as(attention)] == 0).all()
-    assert not model.forward_is_split and model.output_layer is None
+    assert not hasattr(model, "features")  # its logits are not made by a last linear layer
+
+
+def test_a_state_is_continued_twice(model):
+    batch = mixed_batch()
+    memory = model.encode(batch.source, batch.source_mask)
+    _, state, _ = model.step(batch.target[:, 0], model.start(memory), memory)
+    first, after, _ = model.step(batch.target[:, 1], state, memory)
+    model.step(batch.target[:, 2], after, memory)
+    again, _, _ = model.step(batch.target[:, 1], state, memory)
+    assert torch.equal(first, again)
 
 
 def test_a_sentence_gets_the_same_alone_and_in_a_padded_batch(model):
@@ -216,6 +249,9 @@ def test_bad_input_is_named(model):
         model(Batch(batch.source, batch.source_mask, batch.target.clamp(min=25)))
     with pytest.raises(ValueError, match="one vocabulary, for source and target"):
         PointerGenerator(WORDS, Vocabulary(["other"]))
+    subwords = SubwordVocabulary.train(["the cat sat", "the dog ran"], size=24)
+    with pytest.raises(ValueError, match="need a word vocabulary, not a SubwordVocabulary"):
+        PointerGenerator(subwords, subwords)
 
 
 # Learning
@@ -231,10 +267,26 @@ def test_the_coverage_loss_is_equation_13(model):
         for t, word in enumerate(batch.target_output[row].tolist())
         if word
     )
-    total, tokens = CoverageLoss(model, 0.5).total(log_p, batch.target_output)
-    assert tokens == batch.tokens
+    total, tokens, logits = CoverageLoss(0.5).of_batch(model, batch)
+    assert tokens == batch.tokens and torch.equal(logits, log_p)
     torch.testing.assert_close(total, expected)
-    assert list(CoverageLoss(model).parameters()) == []
+    surprise, _, _ = CoverageLoss(0.0).of_batch(model, batch)
+    torch.testing.assert_close(surprise, Seq2SeqLoss().total(log_p, batch.target_output)[0])
+
+
+def test_scheduled_sampling_goes_with_the_coverage_loss(model):
+    batch = mixed_batch()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    forced, _, _ = CoverageLoss().of_batch(model, batch)
+    model.train().teacher_forcing = 0.0
+    own, tokens, logits = CoverageLoss().of_batch(model, batch)
+    assert tokens == batch.tokens and logits.shape == (*batch.target_output.shape, len(WORDS))
+    assert torch.equal(logits, unroll(model, batch, 0.0)[0]) and own != forced
+    own.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert model.pointer.weight.grad.abs().sum() > 0
 
 
 def test_it_learns_to_copy_words_that_it_has_never_seen():
@@ -249,12 +301,10 @@ def test_it_learns_to_copy_words_that_it_has_never_seen():
     model = PointerGenerator(WORDS, WORDS, coverage=True, embedding=16, hidden=32, dropout=0.0)
     loader = make_loader(CopyDataset(pairs[:350], WORDS, WORDS), batch_size=16, shuffle=True)
     config = training_config(12, lr=1e-2, progress=False, device="cpu")
-    Seq2SeqTrainer(model, config, loader, loss=CoverageLoss(model, 0.1)).fit()
+    Seq2SeqTrainer(model, config, loader, loss=CoverageLoss(0.1)).fit()
     sources = [source for source, _ in pairs[350:]]
     found = translate(model, sources)
-    assert "<copy" in found[0].text and "<copy 0>" in found[0].source_tokens
-    for one, source in zip(found, sources, strict=True):
-        assert WORDS.fill(one, source) is one
+    assert not any("<copy" in token for one in found for token in [one.text, *one.tokens])
     right = sum(one.text == target for one, (_, target) in zip(found, pairs[350:], strict=True))
     assert right >= 45
     assert found[0].source_tokens[:-1] == sources[0].split()
