@@ -114,9 +114,11 @@ def next_log_probabilities(logits: Tensor) -> Tensor:
     """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf.
 
     While decoding it takes the place of the logits: a second tensor as large would come from the
-    system anew at every step, and that takes longer than the softmax.
+    system anew at every step, and that takes longer than the softmax. (Logits that were not made
+    while decoding, such as a parameter, stay.)
     """
-    if logits.is_inference() and logits.dtype == torch.float32:
+    fresh = torch.is_inference_mode_enabled() and logits.is_inference()
+    if fresh and logits.dtype == torch.float32:
         log_p = torch.log_softmax(logits, dim=-1, out=logits)
     else:
         log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float))
