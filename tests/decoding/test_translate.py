@@ -128,3 +128,24 @@ def test_an_empty_file_a_missing_one_and_a_chunk_of_nothing(model, tmp_path):
         translate_file(model, tmp_path / "none", tmp_path / "target")
     with pytest.raises(ValueError, match="at least 1 line"):
         translate_file(model, tmp_path / "empty", tmp_path / "target", chunk=0)
+
+
+def test_translate_keeps_the_callers_order(kind):
+    model = build(kind)
+    texts = ["w4 w5 w6 w7 w8", "w9", "w5 w5", "w10 w11 w4", "w9"]
+    together = translate(model, texts, batch_size=2, beam_size=3)
+    alone = [translate(model, [text], beam_size=3)[0] for text in texts]
+    assert [t.text for t in together] == [t.text for t in alone]
+    assert together[1].text == together[4].text
+    assert together[0].source_tokens == ["w4", "w5", "w6", "w7", "w8", "<eos>"]
+    assert translate(model, []) == []
+    for t in together:
+        if t.attention is None:
+            with pytest.raises(ValueError, match="no attention"):
+                t.attention_matrix()
+        else:
+            matrix = t.attention_matrix()
+            assert matrix.shape == (len(t.tokens), len(t.source_tokens))
+            torch.testing.assert_close(matrix.sum(-1), torch.ones(len(t.tokens)))
+
+
