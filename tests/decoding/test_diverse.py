@@ -5,9 +5,19 @@ from collections import Counter
 
 import pytest
 import torch
-from toy_models import KINDS, SOURCE, TINY, Table, build, log_probability, next_step, padded, sentences
+from toy_models import (
+    KINDS,
+    SOURCE,
+    TINY,
+    Table,
+    build,
+    log_probability,
+    next_step,
+    padded,
+    sentences,
+)
 
-from s2s_helpers.decoding import beam_search, diverse_beam_search, log_probabilities
+from s2s_helpers.decoding import beam_search, diverse_beam_search
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.vocabulary import EOS, PAD, SOS
 
@@ -132,5 +142,3 @@ def test_outputs_stay_within_the_models_positions():
     model.output.bias.data[EOS] = -50.0  # never ends by itself
     for row in diverse_beam_search(model, padded(sentences()).source, beam_size=4, groups=2):
         assert {len(h.ids) for h in row} == {9} and not row[0].finished
-
-

@@ -23,7 +23,9 @@ def one_step(model, batch, number):
     """How often each token came first in `number` samples, and the model's own probabilities."""
     source = batch.source[:1].expand(number, -1)
     with torch.inference_mode():
-        logits, _ = eval_view(model)(Batch(batch.source[:1], batch.source_mask[:1], torch.tensor([[SOS, 4]])))
+        logits, _ = eval_view(model)(
+            Batch(batch.source[:1], batch.source_mask[:1], torch.tensor([[SOS, 4]]))
+        )
     log_p = logits[0, 0].log_softmax(-1)
     return source, log_p
 
