@@ -79,7 +79,10 @@ def without_hooks(kind: Any) -> Any:
     if issubclass(kind, Seq2SeqModel):
         return kind
     changes = dict(__call__=kind.forward, register_forward_hook=too_late)
-    return type(kind.__name__, (kind,), changes | dict(register_forward_pre_hook=too_late))
+    changes |= dict(register_forward_pre_hook=too_late)
+    # The class goes by its own name: transformers knows classes by theirs.
+    changes |= dict(__module__=kind.__module__, __qualname__=kind.__qualname__)
+    return type(kind.__name__, (kind,), changes)
 
 
 def too_late(module: nn.Module, *_: Any, **__: Any) -> None:
