@@ -253,14 +253,14 @@ def digest_of(model: Any) -> str:
     """A hash of all that decides a model's translations: the classes of its parts, settings (of an
     exported model the hash of its files), vocabularies, weights, and what is multiplied in."""
     with torch.inference_mode():
-        view = prepacked(model)
+        model = prepacked(model)
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     about = {
-        "parts": [f"{name} {type(part).__qualname__}" for name, part in model.named_modules()],
+        "parts": [f"{name} {type(part).__name__}" for name, part in model.named_modules()],
         "settings": getattr(model, "settings", None),
         "vocabularies": [v.to_dict() for v in (model.source_vocabulary, model.target_vocabulary)],
         "weights": [f"{name} {t.dtype} {tuple(t.shape)}" for name, t in tensors.items()],
-        "multiplied in": vars(view)[VIEW],
+        "multiplied in": vars(model)[VIEW],
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for tensor in tensors.values():

@@ -1,6 +1,7 @@
 """Texts and files: in their order, in bounded memory, by any search, from any thread."""
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -104,7 +105,7 @@ def test_any_search_translates_and_neighbours_change_nothing(name, kind="bahdana
     assert [t.text for t in more[:3]] == [t[0].text for t in found[:3]]
     for several in found:
         assert len(several) == (1 if name in ("generate", "sample", "risk") else 2)
-        assert all(t.score >= u.score for t, u in zip(several, several[1:], strict=False))
+        assert all(t.score >= u.score for t, u in itertools.pairwise(several))
         assert all(t.attention is not None for t in several)
 
 
@@ -167,7 +168,7 @@ def models():
     yield "pointer", PointerGenerator(SOURCE, SOURCE, coverage=True, **RNN).eval()
 
 
-@pytest.mark.parametrize(("kind", "model"), models())
+@pytest.mark.parametrize(("kind", "model"), [*models()])
 @pytest.mark.parametrize("training", [False, True])
 def test_eight_threads_give_what_one_gives(kind, model, training):
     """One model, several searches at once; and it stays as it was, flags and attributes."""
@@ -222,13 +223,11 @@ def test_copied_words_stand_in_the_text():
     model = PointerGenerator(words, words, slots=3, **RNN).eval()
     slot = model.target_vocabulary.fixed
 
-    class Copier(Table):
-        """Writes the first unknown word of its source, and ends."""
-
+    # It writes the first unknown word of its source, and ends.
     logits = torch.full((slot + 3, slot + 3), -9.0)
     logits[:, EOS] = 0.0
     logits[2, slot] = 9.0  # after SOS
-    copier = Copier(logits)
+    copier = Table(logits)
     copier.source_vocabulary = copier.target_vocabulary = model.target_vocabulary
     for search in None, partial(beam_search, beam_size=3, n_best=2):
         found = translate(copier, ["a Marseille b", "Nantes Brest"], search=search)
@@ -398,16 +397,14 @@ def test_a_target_keeps_its_mode_and_its_link(model, source, tmp_path):
 def test_lines_are_read_with_a_limit(model, source, tmp_path, monkeypatch):
     monkeypatch.setattr(translating, "LONGEST_LINE", 200)
     target = tmp_path / "target.txt"
-    for end in b"\n", b"":
-        source.write_bytes(b"w4\n" + b"w4 " * 66 + b"w" + end)  # 200 bytes and an end
-        with pytest.raises(ValueError, match="line 2 has more than 200 bytes"):
-            if end:
+    for line, fits in ((b"w4 " * 66 + b"w\n", True), (b"w4 " * 66 + b"w4", True),
+                       (b"w4 " * 66 + b"w4\n", False), (b"w4 " * 67, False)):  # fmt: skip
+        source.write_bytes(b"w5\n" + line)
+        if fits:
+            assert translate_file(model, source, target, progress=False) == 2
+        else:
+            with pytest.raises(ValueError, match="line 2 has more than 200 bytes"):
                 translate_file(model, source, target, progress=False)
-            else:
-                source.write_bytes(b"w4\n" + b"w4 " * 67)
-                translate_file(model, source, target, progress=False)
-    source.write_bytes(b"w4\n" + b"w4 " * 66 + b"w\n"[:1] + b"\n"[:0])
-    assert translate_file(model, source, target, progress=False) == 2
 
 
 def test_a_block_of_lines_is_bounded_in_bytes(model, tmp_path, monkeypatch):
@@ -416,9 +413,11 @@ def test_a_block_of_lines_is_bounded_in_bytes(model, tmp_path, monkeypatch):
     source, sizes = tmp_path / "source.txt", []
     source.write_bytes(b"w4 w5 w6 w7 w8 w9\n" * 100)
     real = translating.translated
-    watched = lambda model, lines, *rest: (
-        sizes.append(sum(map(len, lines))) or real(model, lines, *rest)
-    )
+
+    def watched(model, lines, *rest):
+        sizes.append(sum(map(len, lines)))
+        return real(model, lines, *rest)
+
     monkeypatch.setattr(translating, "translated", watched)
     assert translate_file(model, source, tmp_path / "target.txt", progress=False) == 100
     assert max(sizes) <= 300 and len(sizes) > 5
