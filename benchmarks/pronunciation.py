@@ -1,7 +1,7 @@
 """Spelling to pronunciation: error rates on 12,000 test words of CMUdict, beside published ones.
 
 python benchmarks/pronunciation.py short              the model of notebook 11, three seeds
-python benchmarks/pronunciation.py long [--resume]    a larger model, 14 passes, about half an hour
+python benchmarks/pronunciation.py long [--resume]    a larger model, 14 epochs, about half an hour
 python benchmarks/pronunciation.py table
 python benchmarks/pronunciation.py short --quick      200 words, not saved
 
@@ -34,7 +34,7 @@ RUNS = {
     ),
 }  # fmt: skip
 QUICK = dict(words=200, epochs=1, warmup_steps=1)
-NAMES = {"short": "notebook 11, one pass", "long": "longer training"}
+NAMES = {"short": "notebook 11, one epoch", "long": "longer training"}
 
 
 def score(model, words: list, beam_size: int) -> dict:
