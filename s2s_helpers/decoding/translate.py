@@ -91,8 +91,10 @@ def chosen_search(beam_size: int, length_penalty: float, n_best: int | None = No
     """The search that these settings of `translate` stand for."""
     if beam_size == 1 and n_best in (None, 1):
         return greedy_decode
-    settings = dict(beam_size=beam_size, length_penalty=length_penalty, n_best=n_best or 1)
-    return partial(beam_search, **settings)
+    several = n_best or 1
+    return partial(
+        beam_search, beam_size=beam_size, length_penalty=length_penalty, n_best=several
+    )
 
 
 def decode(

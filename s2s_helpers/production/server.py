@@ -46,7 +46,7 @@ def check_texts(request: dict, model: Any) -> list[str]:
     return texts
 
 
-class TranslationAPI(litserve.LitAPI):
+class TranslationAPI(litserve.LitAPI):  # type: ignore[name-defined]
     """LitServe's hooks: read each request, translate a batch of them, write each answer.
 
     An error that is raised in a hook goes to every request of the batch, so each is handed on in

@@ -81,6 +81,7 @@ def test_self_attention_is_that_of_torchs_own_module(norm_first):
                 _, weights = theirs(x, x, x, attn_mask=future, average_attn_weights=False)
             assert torch.allclose(found[side][number], weights[0], atol=1e-6), (side, number)
     assert not any(module._forward_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_a_model_in_training_is_left_as_it_was():
