@@ -218,14 +218,15 @@ def test_a_luck_just_below_one_takes_a_token_that_may_be_written(monkeypatch):
             assert not {PAD, SOS} & {*hypothesis.ids} and hypothesis.log_probability > -math.inf
 
 
+@pytest.mark.parametrize("top_k", [None, 3])
 @pytest.mark.parametrize("what", ["keep", "score"])
-def test_a_cut_that_leaves_nothing_is_said(what):
+def test_a_cut_that_leaves_nothing_is_said(what, top_k):
     nothing = {
         "keep": lambda p: torch.zeros_like(p, dtype=torch.bool),
         "score": lambda log_p, lines: log_p.fill_(-math.inf) if lines.length == 2 else log_p,
     }
     with pytest.raises(ValueError, match="no token is left to choose for row 0 after"):
-        sample(flat(), torch.tensor([[4, EOS]]), **{what: nothing[what]})
+        sample(flat(), torch.tensor([[4, EOS]]), top_k=top_k, **{what: nothing[what]})
 
 
 def test_a_score_changes_what_is_drawn_and_not_its_probability():

@@ -1,6 +1,7 @@
 """Texts and files: in their order, in bounded memory, by any search, from any thread."""
 
 import copy
+import io
 import itertools
 import json
 import math
@@ -405,6 +406,16 @@ def test_lines_are_read_with_a_limit(model, source, tmp_path, monkeypatch):
         else:
             with pytest.raises(ValueError, match="line 2 has more than 200 bytes"):
                 translate_file(model, source, target, progress=False)
+
+
+def test_no_line_is_read_whole_before_it_is_measured():
+    class Measured(io.BytesIO):
+        def readline(self, size=-1):
+            assert 0 < size <= 2**20 + 1
+            return super().readline(size)
+
+    with pytest.raises(ValueError, match="line 8 has more than 1,048,576 bytes"):
+        list(translating.blocks(Measured(b"w4\n" + b"w" * 2**21), 6, 100))
 
 
 def test_a_block_of_lines_is_bounded_in_bytes(model, tmp_path, monkeypatch):
