@@ -92,9 +92,7 @@ def chosen_search(beam_size: int, length_penalty: float, n_best: int | None = No
     if beam_size == 1 and n_best in (None, 1):
         return greedy_decode
     several = n_best or 1
-    return partial(
-        beam_search, beam_size=beam_size, length_penalty=length_penalty, n_best=several
-    )
+    return partial(beam_search, beam_size=beam_size, length_penalty=length_penalty, n_best=several)
 
 
 def decode(
@@ -110,10 +108,9 @@ def decode(
     for places in batches_of([len(ids) for ids in encoded], batch_size):
         batch = collate([(encoded[place], None) for place in places]).to(device)
         numbers = dict(rows=[first + place for place in places]) if wants_rows else {}
-        found = search(
-            view, batch.source, batch.source_mask, max_length=max_length, attention=attention,
-            **numbers,
-        )  # fmt: skip
+        options = dict(max_length=max_length, attention=attention, **numbers)
+        with torch.no_grad():
+            found = search(view, batch.source, batch.source_mask, **options)
         for place, one in zip(places, found, strict=True):
             yield place, one if isinstance(one, list) else [one]
 

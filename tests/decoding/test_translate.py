@@ -133,6 +133,7 @@ def test_a_search_of_ones_own_gets_what_it_is_promised():
 
     def search(model, source, source_mask, max_length=None, attention=True):
         assert prepacked(model) is model and torch.equal(source_mask, source != 0)
+        assert not model.encode(source, source_mask).states.requires_grad
         calls.append((len(source), max_length, attention))
         return generate(model, source, source_mask, max_length=max_length, attention=attention)
 
