@@ -62,7 +62,7 @@ def trained_model(quick: bool = False):
         if all(model.settings[name] == value for name, value in SHAPE.items()):
             return model
     print("Training the model that all decode with; it is kept for the next time.")
-    pairs = multi30k.load("train")
+    pairs = multi30k.load().train
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
     shared = SubwordVocabulary.train(texts, VOCABULARY)
     pairs, epochs, max_tokens, warmup = (
@@ -89,8 +89,9 @@ def trained_model(quick: bool = False):
 def captions(vocabulary, count: int, seed: int = 0) -> list[Sentence]:
     """`count` distinct captions of the validation and test splits with 8 to 20 tokens, EOS
     included, shuffled."""
-    texts = {p.source: None for split in multi30k.SPLITS[1:] for p in multi30k.load(split)}
-    known = {pair.source for pair in multi30k.load("train")}
+    data = multi30k.load()
+    texts = {p.source: None for p in [*data.validation, *data.test, *data.test_2017]}
+    known = {pair.source for pair in data.train}
     sentences = [Sentence(text, vocabulary.encode(text)) for text in texts if text not in known]
     sentences = [sentence for sentence in sentences if len(sentence.ids) in LENGTHS]
     random.Random(seed).shuffle(sentences)

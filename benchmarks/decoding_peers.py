@@ -17,6 +17,7 @@ from torch import nn
 
 from s2s_helpers.data import collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
 
@@ -57,14 +58,14 @@ def sorted_batches(
 def ours(model, dtype=torch.float32):
     """greedy_decode and beam_search of this package, asked for ids alone; its large matrix products
     are in `dtype`."""
-    ready = model.for_decoding(dtype=dtype)
+    ready = prepacked(model, dtype)
     device = next(model.parameters()).device
 
     def batch_of(beam):
         def decode(batch):
             inputs = dict(source_mask=batch.source_mask, max_length=LIMIT, attention=False)
             if beam == 1:
-                found = greedy_decode(ready, batch.source, scores=False, **inputs)
+                found = greedy_decode(ready, batch.source, **inputs)
                 return [hypothesis.ids for hypothesis in found]
             found = beam_search(ready, batch.source, beam_size=beam, length_penalty=0.0, **inputs)
             return [hypotheses[0].ids for hypotheses in found]
@@ -89,6 +90,11 @@ def ours_translate(model):
     return decode
 
 
+def residuals(layer) -> list[str]:
+    """The names of a layer's residual connections, in their order."""
+    return [name for name, _ in layer.named_children() if name.endswith("_residual")]
+
+
 def carry(theirs, own, attentions, projections, norms, feedforward) -> None:
     """Copy the weights of one of our layers into a peer's, by the names its modules have there."""
     pairs = [
@@ -96,7 +102,7 @@ def carry(theirs, own, attentions, projections, norms, feedforward) -> None:
         for theirs_name, name in zip(attentions, ("attention", "cross"), strict=False)
         for part, own_part in zip(projections, ("query", "key", "value", "output"), strict=True)
     ]
-    pairs += [(name, f"frames.{number}.norm") for number, name in enumerate(norms)]
+    pairs += zip(norms, (f"{name}.norm" for name in residuals(own)), strict=True)
     pairs += zip(feedforward, ("feedforward.0", "feedforward.2"), strict=True)
     for name, own_name in pairs:
         theirs.get_submodule(name).load_state_dict(own.get_submodule(own_name).state_dict())
@@ -207,8 +213,8 @@ def ctranslate2_model(model, folder: str) -> None:
                 own = layer.cross
                 attention(part.attention, own, [[own.query], [own.key, own.value]])
                 norms.insert(1, part.attention.layer_norm)
-            for target, frame in zip(norms, layer.frames, strict=True):
-                norm(target, frame.norm)
+            for target, name in zip(norms, residuals(layer), strict=True):
+                norm(target, getattr(layer, name).norm)
             linear(part.ffn.linear_0, layer.feedforward[0])
             linear(part.ffn.linear_1, layer.feedforward[2])
     linear(spec.decoder.projection, model.output)
@@ -217,7 +223,7 @@ def ctranslate2_model(model, folder: str) -> None:
     spec.register_target_vocabulary(tokens)
     for special, index in ("unk", UNK), ("bos", SOS), ("eos", EOS), ("decoder_start", SOS):
         setattr(spec.config, f"{special}_token", tokens[index])
-    spec.config.layer_norm_epsilon = model.decoder[0].frames[0].norm.eps
+    spec.config.layer_norm_epsilon = model.decoder[0].cross_residual.norm.eps
     spec.validate()
     spec.optimize()
     spec.save(folder)
@@ -282,7 +288,7 @@ def joey_nmt(model):
         joey.decoder.output_layer.bias = nn.Parameter(model.output.bias.detach().clone())
         for part in joey.modules():
             if isinstance(part, nn.LayerNorm):
-                part.eps = model.decoder[0].frames[0].norm.eps
+                part.eps = model.decoder[0].cross_residual.norm.eps
         for layer, own in zip(joey.encoder.layers, model.encoder, strict=True):
             norms = ["layer_norm", "feed_forward.layer_norm"]
             carry(layer, own, ["src_src_att"], names, norms, inner)
@@ -332,7 +338,7 @@ def naive_torch(model):
     norms = ["norm1", "norm2", "norm3"]
     for layers, own_layers in (encoder, model.encoder), (decoder, model.decoder):
         for layer, own in zip(layers, own_layers, strict=True):
-            carry(layer, own, [], [], norms[: len(own.frames)], ["linear1", "linear2"])
+            carry(layer, own, [], [], norms[: len(residuals(own))], ["linear1", "linear2"])
             for name, own_name in ("self_attn", "attention"), ("multihead_attn", "cross"):
                 if hasattr(layer, name):
                     into, out_of = getattr(layer, name), getattr(own, own_name)

@@ -98,9 +98,8 @@ def tokenised_bleu(hypotheses: list[str], references: list[str]) -> float:
     return metrics.bleu(tokens(hypotheses), tokens(references), tokenize="none", force=True)
 
 
-def score(model, split: str, beam_size: int) -> dict:
-    """BLEU, chrF and tokenised BLEU of a split, and the seconds it took to translate."""
-    pairs = multi30k.load(split)
+def score(model, pairs: list, beam_size: int) -> dict:
+    """BLEU, chrF and tokenised BLEU of these captions, and the seconds it took to translate."""
     references, started = [pair.target.strip() for pair in pairs], time.perf_counter()
     sources = [pair.source for pair in pairs]
     found = translate(model, sources, beam_size, length_penalty=1.0, attention=False)
@@ -125,7 +124,7 @@ class Curve(Callback):
             return
         started = time.perf_counter()
         with trainer.averaged_weights():
-            found = score(trainer.model, "val", 1)
+            found = score(trainer.model, multi30k.load().validation, 1)
         trained = sum(row["seconds"] for row in trainer.history.epochs)
         self.rows.append({"epoch": epoch + 1, "training_seconds": trained, **found})
         self.seconds += time.perf_counter() - started
@@ -210,15 +209,15 @@ def train(told) -> None:
     result, model, weights = run(
         settings | own, told.seed, points, folder, told.resume, told.device
     )
-    split = "test_2016_flickr"
+    test = multi30k.load().test  # test_2016_flickr
     for search, beam in ("greedy", 1), ("beam 5", 5):
-        result[search] = score(model, split, beam)
+        result[search] = score(model, test, beam)
     # Not where it was resumed in between, nor where the last passes are all there were.
     if not told.quick and told.passes > LAST and len(weights.kept) == LAST:
         result["weights"] = {}
         for name, state in ("last", weights.kept[-1]), (MEAN, weights.mean()):
             model.load_state_dict(state)
-            result["weights"][name] = {"beam 5": score(model, split, 5)}
+            result["weights"][name] = {"beam 5": score(model, test, 5)}
     name = ("1 pass" if told.quick else f"{told.passes} passes") + (
         "" if told.model == "transformer" else f", {told.model}"
     )

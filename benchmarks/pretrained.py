@@ -52,8 +52,8 @@ def fitted(model, pairs, seed: int, **settings) -> dict:
 
 def one_run(seed: int, sizes=SIZES, plain: int = PLAIN, test=None, texts: int = 8000) -> dict:
     """One seed: the pre-training, and each start's scores for each number of pairs."""
-    train = multi30k.load("train")
-    test = multi30k.load("test_2016_flickr") if test is None else test
+    captions = multi30k.load()
+    train, test = captions.train, captions.test if test is None else test
     english, french = train[3000 : 3000 + plain], train[3000 + plain : 3000 + 2 * plain]
     rng = np.random.default_rng(seed)
     unpaired = [pair.source for pair in english] + [pair.target for pair in french]
@@ -86,7 +86,8 @@ def hub_run(kind: str, count: int = 1000) -> dict | None:
     except FileNotFoundError as error:
         print(f"{kind} is left out: {error}")
         return None
-    test, train = multi30k.load("test_2016_flickr")[:count], multi30k.load("train")
+    captions = multi30k.load()
+    test, train = captions.test[:count], captions.train
     run = {"captions": count, "parameters": sum(p.numel() for p in model.parameters())}
     run |= {"as it is": score(model, test)}
     run |= {"fine-tuning": fitted(model, train[:HUB_PAIRS], 0, epochs=1, lr=2e-5)}
@@ -120,7 +121,7 @@ def table(results: dict) -> str:
 
 def main(quick: bool, hub: bool, seeds) -> None:
     if quick:
-        runs = {"0": one_run(0, (50,), 100, multi30k.load("test_2016_flickr")[:20], 600)}
+        runs = {"0": one_run(0, (50,), 100, multi30k.load().test[:20], 600)}
         print(table({"runs": runs}))
         return
     path = RESULTS / "pretrained.json"

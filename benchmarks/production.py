@@ -76,7 +76,8 @@ def captions_corpus(steps: int = 1200) -> Corpus:
     """One pass over all captions makes the teacher; students see a part."""
     trainer = multi30k_trainer(progress=False)
     trainer.fit()
-    train, test = multi30k.load("train"), multi30k.load("test_2016_flickr")
+    captions = multi30k.load()
+    train, test = captions.train, captions.test
     batches = {"max_tokens": 640}
     return Corpus(trainer.model.eval(), train[:5000], train[:10000], test, 64, batches, steps)
 

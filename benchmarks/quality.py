@@ -1,8 +1,9 @@
-"""How good the notebooks' models are: every figure of the README's results table.
+"""How good the notebooks' models are, and all tables of benchmarks/README.md.
 
 python benchmarks/quality.py phrasebook   four models, three seeds
 python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
-python benchmarks/quality.py readme       writes all tables from benchmarks/results into the README
+python benchmarks/quality.py readme       writes all tables from benchmarks/results into this
+                                     folder's README, and headlines into the project's
 
 With --quick only the first seed, of the phrasebook one model, and nothing is saved.
 
@@ -14,6 +15,7 @@ import importlib
 import json
 import os
 import platform
+import statistics
 import time
 from pathlib import Path
 
@@ -34,6 +36,7 @@ SEEDS = (0, 1, 2)
 # Each of these is a script beside this one, whose `table` makes its rows.
 BEYOND = ("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling")
 TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale", *BEYOND)
+READMES = {ROOT / "README.md": ("headlines",), ROOT / "benchmarks" / "README.md": TABLES}
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -74,7 +77,7 @@ def phrasebook_run(kind: str, seed: int) -> dict:
 def multi30k_run(seed: int) -> dict:
     """Train the model of 08; BLEU and chrF on the 1,000 captions of test_2016_flickr."""
     model, result = trained(multi30k_trainer(seed))
-    pairs = multi30k.load("test_2016_flickr")
+    pairs = multi30k.load().test
     references = [pair.target.strip() for pair in pairs]
     for name, beam_size in ("greedy", 1), ("beam", 5):
         started = time.perf_counter()
@@ -102,6 +105,8 @@ def save(name: str, runs: dict) -> None:
 
 def table(name: str, results: dict | None = None) -> str:
     """The README's table, or tables with a line above each, of a results file or of `results`."""
+    if name == "headlines":
+        return headlines()
     results = results or json.loads((RESULTS / f"{name}.json").read_text())
     if name == "captions":
         return captions.table(results)
@@ -138,26 +143,67 @@ def table(name: str, results: dict | None = None) -> str:
     return markdown(head, rows)
 
 
+def headlines() -> str:
+    """Five lines for the project's README."""
+    found = {
+        name: json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("phrasebook", "captions", "training_speed", "decoding", "scaling")
+    }
+    luong = found["phrasebook"]["runs"]["luong"]
+    right, seconds = (
+        statistics.mean(run[key] for run in luong) for key in ("test_accuracy", "seconds")
+    )
+    on, run = max(
+        ((on, seeds["0"]) for on, seeds in found["captions"]["runs"].items() if "2 cores" in on),
+        key=lambda pair: pair[1]["beam 5"]["bleu_tokenised"],
+    )
+    trained, machine = next(iter(found["training_speed"]["runs"].items()))[::-1]
+    peers = {(row["trainer"], row["batches"]): row for row in trained["rows"]}
+    slower = peers["nn.Transformer", "random"]["ours_times_as_fast_cpu"]
+    decoder, decoded = next(iter(found["decoding"].items()))
+    times = {
+        search: decoded[search]["batches"]["transformers"]["same_batch"]["ours_times_as_fast_cpu"]
+        for search in ("greedy", "beam of 5")
+    }
+    two = statistics.mean(
+        run["tokens_a_second"]["2"] / run["tokens_a_second"]["1"]
+        for run in found["scaling"]["runs"]
+    )
+    lines = [
+        f"The phrasebook's RNN with Luong's attention: {right:.1f} % of the test sentences without "
+        f"a mistake, after {seconds:.0f} s of training on two cores.",
+        f"Multi30k, English to French ({on}): {run['beam 5']['bleu_tokenised']:.1f} BLEU, "
+        f"tokenised and lower-cased, {run['seconds'] / 60:.0f} minutes after the raw files.",
+        f"Training: {slower:.1f} times the tokens a second of `nn.Transformer` in random batches "
+        f"({machine}).",
+        f"Decoding: {times['greedy']:.1f} times the sentences a second of Hugging Face's Marian, "
+        f"and {times['beam of 5']:.1f} times with a beam of 5 ({decoder}).",
+        f"Two processes train {two:.1f} times as fast as one, to the same weights.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def in_readme(text: str, name: str) -> str:
-    """The README's text with what is between its two marks made anew: the table, or nothing while
-    there are no results. Raises ValueError where the marks are not there once each, in order."""
+    """A README's text with what is between two marks made anew: the table, or nothing while there
+    are no results. Raises ValueError where the marks are not there once each, in order."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if [text.count(begin), text.count(end)] != [1, 1] or text.index(begin) > text.index(end):
         raise ValueError(f"the README needs {begin!r} and after it {end!r}, each once")
     before, rest = text.split(begin)
     after = rest.split(end)[1]
-    shown = f"{table(name)}\n\n" if (RESULTS / f"{name}.json").exists() else ""
+    there = name == "headlines" or (RESULTS / f"{name}.json").exists()
+    shown = f"{table(name)}\n\n" if there else ""
     return f"{before}{begin}\n\n{shown}{end}{after}"
 
 
 def main(what: str, quick: bool) -> None:
     seeds = SEEDS[:1] if quick else SEEDS
     if what == "readme":
-        path = ROOT / "README.md"
-        text = path.read_text(encoding="utf-8")
-        for name in TABLES:
-            text = in_readme(text, name)
-        path.write_text(text, encoding="utf-8")
+        for path, names in READMES.items():
+            text = path.read_text(encoding="utf-8")
+            for name in names:
+                text = in_readme(text, name)
+            path.write_text(text, encoding="utf-8")
         return
     if what == "phrasebook":
         kinds = ["luong"] if quick else RECIPES

@@ -177,7 +177,7 @@ PEERS = [name for name in TRAINERS if not name.startswith("ours")]
 
 def some_batches(count: int) -> tuple:
     """The vocabulary, and {"random": batches, "buckets": batches}."""
-    pairs = multi30k.load("train")
+    pairs = multi30k.load().train
     texts = [text for pair in pairs for text in (pair.source, pair.target)]
     shared = SubwordVocabulary.train(texts, VOCABULARY)
     data = Seq2SeqDataset(pairs, shared, shared)

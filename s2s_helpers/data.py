@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary, Vocabulary
 
-CHUNK = 100  # batches that are sorted together: more is less padding, fewer is more shuffling
+BATCHES_SORTED_TOGETHER = 100  # more is less padding, fewer is more shuffling
 
 
 @dataclass
@@ -134,7 +135,7 @@ class Seq2SeqDataset(Dataset):
         self.source_lengths = [len(source) for source, _ in self._examples]
         self.target_lengths = [len(target) for _, target in self._examples]
 
-    def _encode(self, index: int, pair) -> tuple[list[int], list[int]]:
+    def _encode(self, index: int, pair: Any) -> tuple[list[int], list[int]]:
         if hasattr(pair, "source") and hasattr(pair, "target"):
             texts = (pair.source, pair.target)
         elif isinstance(pair, (tuple, list)) and len(pair) == 2:
@@ -250,13 +251,13 @@ class LengthBuckets(Sampler[list[int]]):
         indices = list(range(len(self._longest)))
         if not self.shuffle:
             return self._cut(indices)
-        generator = random.Random(f"{self.seed} {epoch}")
+        generator, keys = random.Random(f"{self.seed} {epoch}"), self._sort_keys
         generator.shuffle(indices)
         size = self.batch_size or max(1, self.max_tokens * len(indices) // sum(self._longest))
-        batches = []
-        for start in range(0, len(indices), CHUNK * size):
-            chunk = sorted(indices[start : start + CHUNK * size], key=self._sort_keys.__getitem__)
-            batches += self._cut(chunk)
+        size *= BATCHES_SORTED_TOGETHER
+        batches: list[list[int]] = []
+        for start in range(0, len(indices), size):
+            batches += self._cut(sorted(indices[start : start + size], key=lambda i: keys[i]))
         generator.shuffle(batches)
         return batches
 

@@ -109,16 +109,17 @@ def alignment_error_rate(
     _check(predicted_links, gold_links, "predicted_links", "gold_links")
     common = total = 0
     for predicted, gold in zip(predicted_links, gold_links, strict=True):
-        predicted = {tuple(link) for link in predicted}
-        gold = {tuple(link) for link in gold}
-        common += len(predicted & gold)
-        total += len(predicted) + len(gold)
+        links = {tuple(link) for link in predicted}, {tuple(link) for link in gold}
+        common += len(links[0] & links[1])
+        total += len(links[0]) + len(links[1])
     if total == 0:
         raise ValueError("there are no links to score")
     return 1 - 2 * common / total
 
 
-def _check(one: Sequence, other: Sequence, name="hypotheses", other_name="references") -> None:
+def _check(
+    one: Sequence, other: Sequence, name: str = "hypotheses", other_name: str = "references"
+) -> None:
     for label, values in (name, one), (other_name, other):
         if isinstance(values, str):
             raise TypeError(f"{label} must be a list, not one string (put it in a list)")

@@ -1,10 +1,14 @@
-"""Packages that only some notebooks need, imported with an error that says how to get them."""
+"""Packages that only some of the course needs, imported with an error that says how to get them."""
 
 import importlib
 import sys
+from typing import Any
+
+# Of the extra "notebooks"; all others are of "advanced".
+NOTEBOOKS = {"IPython", "anywidget", "ipywidgets", "matplotlib", "rapidfuzz", "statsmodels"}
 
 
-def import_optional(name: str):
+def import_optional(name: str) -> Any:
     """The package of this name, such as "transformers"; it may be missing, as it is optional.
 
     PyTorch's companion torchvision is installed with Treadmill and used by nobody here; where it
@@ -17,13 +21,15 @@ def import_optional(name: str):
         except Exception:  # a missing one, or operators that are not there: its own errors vary
             for loaded in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
                 del sys.modules[loaded]
-            sys.modules["torchvision"] = None
+            sys.modules["torchvision"] = None  # type: ignore[assignment]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
+        package = name.partition(".")[0]
+        if error.name != package:
             raise
+        extra = "notebooks" if package in NOTEBOOKS else "advanced"
         raise ImportError(
-            f"this needs the package {name}: pip install -e '.[advanced]' in the course's folder, "
-            "then restart the kernel"
+            f"this needs the package {name}: pip install 's2s-helpers[{extra}]', or in the "
+            f"course's folder pip install -e '.[{extra}]', then restart the kernel"
         ) from None

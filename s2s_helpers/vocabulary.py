@@ -13,18 +13,20 @@ import json
 import operator
 import os
 import re
-import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import sentencepiece
+
+from s2s_helpers.files import atomic_write
 
 PAD, UNK, SOS, EOS = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
 
-_FORMAT = "s2s_helpers vocabulary 1"
+FORMAT = 2  # of saved vocabularies
 _ELISION = r"(?:[ldjmtscn]|qu|jusqu|lorsqu|puisqu)['’]"
 _TOKEN = re.compile(rf"{_ELISION}(?=\w)|\w+(?:[-'’]\w+)*|[^\w\s]", re.IGNORECASE)
 _ENDS_IN_ELISION = re.compile(_ELISION, re.IGNORECASE)
@@ -64,18 +66,45 @@ def word_detokenize(tokens: Sequence[str], language: str | None = None) -> str:
     return text
 
 
-def _check_sentences(sentences: Iterable[str]) -> Iterable[str]:
+def _sentences(sentences: Iterable[str]) -> Iterator[str]:
     if isinstance(sentences, str):
         raise TypeError("sentences must be a list of sentences, not one string (put it in a list)")
-    return sentences
+    for number, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise TypeError(f"sentence {number} is {sentence!r}, not a string")
+        yield sentence
 
 
-class _Base:
-    """What every vocabulary shares; `tokenize`, `_ids`, `_token`, `_join` and `to_dict` differ."""
+class BaseVocabulary:
+    """What every vocabulary shares; `tokenize`, `_ids`, `_token`, `_join` and `to_dict` differ.
 
+    A subclass enters `classes` by itself, so that `vocabulary_from_dict` knows it by its name.
+    """
+
+    classes: ClassVar[dict[str, type[BaseVocabulary]]] = {}
     level: str
     lowercase: bool
     language: str | None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        BaseVocabulary.classes[cls.__name__] = cls
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text, known or not."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _ids(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def _token(self, index: int) -> str:
+        raise NotImplementedError
+
+    def _join(self, ids: list[int]) -> str:
+        raise NotImplementedError
 
     def encode(self, text: str) -> list[int]:
         """The ids of a sentence, ending with EOS and without SOS; an unknown token is UNK.
@@ -89,37 +118,40 @@ class _Base:
             raise ValueError(f"cannot encode an empty sentence: {text!r}")
         return [*ids, EOS]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int], source: str | None = None) -> str:
         """The text of a sentence's ids, up to the first EOS; PAD and SOS are left out.
 
-        Raises ValueError where an id is outside the vocabulary.
+        `source`, the text that was translated, is for vocabularies that copy from it. Raises
+        ValueError where an id is outside the vocabulary.
         """
         ids = self._checked(ids)
         if EOS in ids:
             ids = ids[: ids.index(EOS)]
         return self._join([index for index in ids if index not in (PAD, SOS)])
 
-    def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Every id as its token, specials included: the labels of a plot."""
+    def tokens(self, ids: Iterable[int], source: str | None = None) -> list[str]:
+        """Every id as its token, specials included: the labels of a plot. `source` as above."""
         return [self._token(index) for index in self._checked(ids)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything `vocabulary_from_dict` needs, in plain strings, lists and numbers."""
+        about = {"format": FORMAT, "class": type(self).__name__}
+        return about | {"lowercase": self.lowercase, "language": self.language}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Self:
+        """The vocabulary of these entries of `to_dict`, "format" and "class" left out."""
+        return cls(**saved)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the vocabulary as JSON; the file is the old one or the new one, never a part."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                json.dump(self.to_dict(), file, ensure_ascii=False)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with atomic_write(path) as file:
+            file.write(json.dumps(self.to_dict(), ensure_ascii=False).encode("utf-8"))
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.to_dict() == other.to_dict()
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         language = f", language={self.language!r}" if self.language else ""
@@ -140,7 +172,7 @@ class _Base:
         return text.lower() if self.lowercase else text
 
 
-class Vocabulary(_Base):
+class Vocabulary(BaseVocabulary):
     """Words or characters, each with an id; ids 0 to 3 are `SPECIALS`.
 
     `Vocabulary.build` counts the tokens of training sentences; `Vocabulary(tokens)` takes tokens in
@@ -190,9 +222,7 @@ class Vocabulary(_Base):
                 f"min_count must be at least 1 and max_size above 4, not {min_count} and {max_size}"
             )
         rules = cls((), level, lowercase, language)
-        counts = Counter(
-            token for sentence in _check_sentences(sentences) for token in rules.tokenize(sentence)
-        )
+        counts = Counter(t for sentence in _sentences(sentences) for t in rules.tokenize(sentence))
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         kept = [token for token, count in ranked if count >= min_count]
         if not kept:
@@ -211,19 +241,11 @@ class Vocabulary(_Base):
         return cls(f"w{index}" for index in range(len(SPECIALS), size))
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, known or not."""
         text = self._prepared(text)
         return word_tokenize(text) if self.level == "word" else list(" ".join(text.split()))
 
-    def to_dict(self) -> dict:
-        """Everything `vocabulary_from_dict` needs, in plain strings, lists and numbers."""
-        return {
-            "format": _FORMAT,
-            "level": self.level,
-            "lowercase": self.lowercase,
-            "language": self.language,
-            "tokens": self._tokens[len(SPECIALS) :],
-        }
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"level": self.level, "tokens": self._tokens[len(SPECIALS) :]}
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -242,7 +264,7 @@ class Vocabulary(_Base):
         return word_detokenize(tokens, self.language) if self.level == "word" else "".join(tokens)
 
 
-class SubwordVocabulary(_Base):
+class SubwordVocabulary(BaseVocabulary):
     """Pieces of words, learned by byte-pair encoding (Sennrich et al. 2016, §3.2).
 
     Frequent words are one piece, rare ones several, and hardly any text needs UNK. A piece that
@@ -282,7 +304,7 @@ class SubwordVocabulary(_Base):
         """
         rules = cls.__new__(cls)
         rules.lowercase = lowercase
-        prepared = [rules._prepared(sentence) for sentence in _check_sentences(sentences)]
+        prepared = [rules._prepared(sentence) for sentence in _sentences(sentences)]
         if not any(sentence.strip() for sentence in prepared):
             raise ValueError("there is no sentence to learn subwords from")
         model = io.BytesIO()
@@ -316,15 +338,13 @@ class SubwordVocabulary(_Base):
         """The pieces of a text, with the mark "▁" where a word starts."""
         return self._processor.encode(self._prepared(text), out_type=str)
 
-    def to_dict(self) -> dict:
-        """Everything `vocabulary_from_dict` needs, in plain strings; the model is in base64."""
-        return {
-            "format": _FORMAT,
-            "level": self.level,
-            "lowercase": self.lowercase,
-            "language": self.language,
-            "model": base64.b64encode(self._processor.serialized_model_proto()).decode("ascii"),
-        }
+    def to_dict(self) -> dict[str, Any]:
+        model = base64.b64encode(self._processor.serialized_model_proto()).decode("ascii")
+        return super().to_dict() | {"model": model}
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Self:
+        return cls(**saved | {"model": base64.b64decode(saved["model"], validate=True)})
 
     def __len__(self) -> int:
         return self._processor.get_piece_size()
@@ -344,28 +364,33 @@ class SubwordVocabulary(_Base):
         return self._processor.decode(ids)
 
 
-def vocabulary_from_dict(data: dict) -> Vocabulary | SubwordVocabulary:
+def vocabulary_from_dict(saved: dict[str, Any]) -> BaseVocabulary:
     """The vocabulary that `to_dict` described. Raises ValueError where it describes none."""
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        raise ValueError(f'not a vocabulary: the entry "format" must be {_FORMAT!r}')
+    if not isinstance(saved, dict) or not {"format", "class"} <= saved.keys():
+        raise ValueError('not a saved vocabulary: the entries "format" and "class" are missing')
+    if saved["format"] != FORMAT:
+        raise ValueError(f"a vocabulary of format {saved['format']!r}; {FORMAT} can be read here")
+    if (kind := BaseVocabulary.classes.get(str(saved["class"]))) is None:
+        known = ", ".join(sorted(BaseVocabulary.classes))
+        raise ValueError(
+            f"unknown vocabulary class {saved['class']!r}; known are {known}. Import the module "
+            "that defines it first"
+        )
     try:
-        if data["level"] == SubwordVocabulary.level:
-            model = base64.b64decode(data["model"], validate=True)
-            return SubwordVocabulary(model, data["lowercase"], data["language"])
-        return Vocabulary(data["tokens"], data["level"], data["lowercase"], data["language"])
+        return kind.from_dict({k: v for k, v in saved.items() if k not in ("format", "class")})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a complete vocabulary: {error}") from error
 
 
-def load_vocabulary(path: str | os.PathLike) -> Vocabulary | SubwordVocabulary:
+def load_vocabulary(path: str | os.PathLike) -> BaseVocabulary:
     """Read what `save` wrote, of the class it was.
 
     Raises FileNotFoundError where there is no such file, ValueError where it is damaged or
     something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no vocabulary file {path}")
     try:
         return vocabulary_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no vocabulary file {path}") from None
     except ValueError as error:  # json and utf-8 errors are ValueErrors too
         raise ValueError(f"{path} is not a vocabulary file, or it is damaged: {error}") from error

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from treadmill import Callback
 
-from s2s_helpers.corpora import Pair, multi30k
+from s2s_helpers.corpora import Pair, Splits, multi30k
 from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.models import TransformerSeq2Seq
@@ -57,12 +58,14 @@ def training_speed():
     return script("training_speed")
 
 
-def test_the_readme_shows_the_results(quality):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in quality.TABLES:
-        assert quality.in_readme(text, name) == text, "run `benchmarks/quality.py readme`"
-        if (quality.RESULTS / f"{name}.json").exists():
-            assert quality.table(name) in text
+def test_the_readmes_show_the_results(quality):
+    for path, names in quality.READMES.items():
+        text = path.read_text(encoding="utf-8")
+        for name in names:
+            assert quality.in_readme(text, name) == text, "run `benchmarks/quality.py readme`"
+            if name == "headlines" or (quality.RESULTS / f"{name}.json").exists():
+                assert quality.table(name) in text
+    assert quality.headlines().count("\n") == 4  # five lines
 
 
 def test_the_readme_has_a_table_only_of_what_was_measured(quality, monkeypatch, tmp_path):
@@ -217,10 +220,10 @@ def test_what_is_not_installed_is_named(peers, monkeypatch, capsys):
 
 def test_captions_are_new_distinct_and_of_the_lengths(decoding, monkeypatch):
     known, fresh = "1 2 3 4 5 6 7 8", [f"{n} 2 3 4 5 6 7 8" for n in range(10, 16)]
-    texts = {"train": [known], "val": [known, *fresh[:3]], "test_2016_flickr": ["1 2", *fresh[2:]]}
-    monkeypatch.setattr(
-        multi30k, "load", lambda split: [Pair(text, "x") for text in texts.get(split, [])]
-    )
+    texts = dict(train=[known], validation=[known, *fresh[:3]], test=["1 2", *fresh[2:5]])
+    texts |= dict(test_2017=fresh[4:])
+    data = {split: [Pair(text, "x") for text in each] for split, each in texts.items()}
+    monkeypatch.setattr(multi30k, "load", lambda: SimpleNamespace(**data))
     vocabulary = Vocabulary([str(n) for n in range(40)])
     found = decoding.captions(vocabulary, 6)
     assert sorted(sentence.text for sentence in found) == fresh
@@ -334,7 +337,7 @@ def test_one_command_from_the_captions_to_a_saved_score(captions, monkeypatch, c
     sets = tuple(Seq2SeqDataset(part, words, words) for part in (known, new))
     monkeypatch.setattr(recipes, "multi30k_datasets", lambda size: sets)
     monkeypatch.setattr(captions, "multi30k_datasets", lambda size: sets)
-    monkeypatch.setattr(multi30k, "load", lambda split: new)
+    monkeypatch.setattr(multi30k, "load", lambda: Splits(known, new, new))
     monkeypatch.setattr(captions, "pin", lambda threads: None)
     monkeypatch.setattr(captions, "SHORT", dict(captions.BASE, epochs=1, warmup_steps=0))
     small = dict(width=16, heads=2, feedforward=16, layers=1, warmup_steps=2)

@@ -8,9 +8,16 @@ import pytest
 from s2s_helpers.optional import import_optional
 
 
-def test_a_missing_package_says_how_to_get_it():
-    with pytest.raises(ImportError, match=r"needs the package no_such_thing: pip install -e"):
-        import_optional("no_such_thing")
+@pytest.mark.parametrize(
+    "name, extra", [("no_such_thing", "advanced"), ("statsmodels.datasets", "notebooks")]
+)
+def test_a_missing_package_says_how_to_get_it(monkeypatch, name, extra):
+    for loaded in [m for m in sys.modules if m.partition(".")[0] == "statsmodels"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setattr(sys, "meta_path", [])
+    message = rf"needs the package {name}: pip install 's2s-helpers\[{extra}\]'"
+    with pytest.raises(ImportError, match=message):
+        import_optional(name)
 
 
 def test_a_package_that_is_there():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from s2s_helpers.vocabulary import (
     EOS,
+    FORMAT,
     PAD,
     SOS,
     SPECIALS,
@@ -207,11 +208,50 @@ def test_damaged_files_are_refused(tmp_path, subwords, damage):
     elif damage == "bytes":
         path.write_bytes(b"\xff\xfe\x00")
     elif damage == "no tokens":
-        path.write_text(json.dumps({**subwords.to_dict(), "level": "word"}))
+        path.write_text(json.dumps({**subwords.to_dict(), "class": "Vocabulary"}))
     else:
         path.write_text(json.dumps({**subwords.to_dict(), "model": "AAAA"}))
     with pytest.raises(ValueError, match=r"v\.json"):
         load_vocabulary(path)
+
+
+def test_another_format_and_an_unknown_class_are_named():
+    saved = Vocabulary(["a"]).to_dict()
+    assert saved["format"] == FORMAT
+    with pytest.raises(ValueError, match=f"of format 99; {FORMAT} can be read"):
+        vocabulary_from_dict(saved | {"format": 99})
+    with pytest.raises(ValueError, match=r"class 'Mine'; known are .*SubwordVocabulary"):
+        vocabulary_from_dict(saved | {"class": "Mine"})
+    with pytest.raises(ValueError, match="not a complete vocabulary"):
+        vocabulary_from_dict(saved | {"colour": "red"})
+
+
+def test_a_class_of_ones_own_is_saved_and_read(tmp_path):
+    class Reversed(Vocabulary):
+        def tokenize(self, text):
+            return super().tokenize(text)[::-1]
+
+    vocabulary = Reversed(["a", "b"], language="fr")
+    vocabulary.save(tmp_path / "v.json")
+    again = load_vocabulary(tmp_path / "v.json")
+    assert type(again) is Reversed and again == vocabulary != Vocabulary(["a", "b"], language="fr")
+    assert again.encode("a b") == [5, 4, EOS]
+
+
+def test_a_vocabulary_takes_the_source_and_does_without(subwords):
+    for vocabulary in (subwords, Vocabulary.build(ENGLISH)):
+        ids = vocabulary.encode(ENGLISH[0])
+        assert vocabulary.decode(ids, "a source") == vocabulary.decode(ids)
+        assert vocabulary.tokens(ids, source="a source") == vocabulary.tokens(ids)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(PermissionError):
+        load_vocabulary(tmp_path / "v.json")
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -261,6 +301,13 @@ def test_one_string_is_not_a_list_of_sentences():
     for make in (Vocabulary.build, SubwordVocabulary.train):
         with pytest.raises(TypeError, match="list"):
             make("the cat")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), b"a b", ["a", "b"]])
+def test_what_is_no_sentence_is_named_by_its_number(missing):
+    for make in (Vocabulary.build, SubwordVocabulary.train):
+        with pytest.raises(TypeError, match=r"sentence 2 is .*, not a string"):
+            make(["a", "b", missing])
 
 
 @settings(max_examples=30)

@@ -99,15 +99,16 @@ def test_preflight_trains_and_notices_what_does_not_learn(capsys, monkeypatch):
     assert code == 1 and "did not learn" in line
 
 
-def test_preflight_notices_a_damaged_caption_and_a_missing_widget(capsys, monkeypatch, tmp_path):
+def test_preflight_notices_damaged_captions_and_a_missing_widget(capsys, monkeypatch, tmp_path):
     from s2s_helpers.corpora import multi30k
 
     monkeypatch.setenv("S2S_DATA_DIR", str(tmp_path))
-    code, (line, _) = answer(capsys, monkeypatch, preflight.captions)
+    monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path / "none"))
+    code, (line, _) = answer(capsys, monkeypatch, preflight.corpora)
     assert code == 0 and line.startswith("note") and "only notebook 08" in line
     for name in multi30k.SHA256:
         (tmp_path / name).write_bytes(b"cut")
-    code, (line, _) = answer(capsys, monkeypatch, preflight.captions)
+    code, (line, _) = answer(capsys, monkeypatch, preflight.corpora)
     assert code == 1 and "is damaged" in line
     monkeypatch.setattr(preflight, "WIDGETS", ("anywidget", "@nobody/nothing"))
     code, (line, _) = answer(capsys, monkeypatch, preflight.widgets)

@@ -130,16 +130,17 @@ def project_files() -> dict[str, Path]:
 
 
 def data_files() -> dict[str, Path]:
-    """The captions, fetched if need be, and the trained models, trained if need be."""
+    """Captions and dictionary, fetched if need be, and the trained models, trained if need be."""
     import torch
 
-    from s2s_helpers.corpora import multi30k
+    from s2s_helpers.corpora import multi30k, pronunciation
     from s2s_helpers.course import recipes
 
-    for split in multi30k.SPLITS:
-        multi30k.load(split)
-    folder = Path(os.environ.get("S2S_DATA_DIR") or multi30k.cache_folder())
-    files = {f"captions/{name}": folder / name for name in multi30k.SHA256}
+    files = {
+        f"corpora/{name}": corpus.find(name)
+        for corpus in (multi30k.FILES, pronunciation.FILES)
+        for name in corpus.sha256
+    }
     version = torch.__version__.split("+")[0]
     for model in recipes.RECIPES:
         recipes.phrasebook_model(model)

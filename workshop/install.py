@@ -17,8 +17,8 @@ import sys
 import zipfile
 
 MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}
-FOLDERS = "from s2s_helpers.course import recipes; from s2s_helpers.corpora import multi30k; " + (
-    "print(recipes.cache_folder()); print(multi30k.cache_folder())"
+FOLDERS = "from s2s_helpers.course import recipes; from s2s_helpers.corpora import download; " + (
+    "print(recipes.cache_folder()); print(download.cache_folder())"
 )
 NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}\n'
 
@@ -56,7 +56,7 @@ def unpack(archive, folder):
 
 
 def install(part, folder, python):
-    """Make FOLDER/.venv with all that lies in part, and put captions and models in their places."""
+    """Make FOLDER/.venv with all that lies in part, and put corpora and models in their places."""
     wheels = os.path.join(part, "wheels")
     windows = platform.system() == "Windows"
     own = os.path.join(folder, ".venv", "Scripts" if windows else "bin", "python")
@@ -78,7 +78,7 @@ def install(part, folder, python):
     run(own, "-m", "pip", "install", *(here + ("-e", folder + "[notebooks]")))
 
     places = subprocess.check_output([own, "-c", FOLDERS], cwd=folder, text=True).splitlines()
-    for name, place in zip(("models", "captions"), places):
+    for name, place in zip(("models", "corpora"), places):
         source = os.path.join(part, name)
         os.makedirs(place, exist_ok=True)
         for file in os.listdir(source) if os.path.isdir(source) else ():

@@ -188,23 +188,30 @@ def models():
     return "all %d trained" % len(names)
 
 
-def captions():
+def corpora():
     import hashlib
 
-    from s2s_helpers.corpora import multi30k
+    from s2s_helpers.corpora import download, multi30k, pronunciation
 
-    folder = os.environ.get("S2S_DATA_DIR") or str(multi30k.cache_folder())
-    for name, known in sorted(multi30k.SHA256.items()):
-        path = os.path.join(os.path.expanduser(folder), name)
-        if not os.path.isfile(path):
-            raise Note(
-                "no %s in %s" % (name, folder),
-                "only notebook 08 needs it, and fetches it once; or set S2S_DATA_DIR to a folder",
-            )
-        with open(path, "rb") as file:
-            if hashlib.sha256(file.read()).hexdigest() != known:
-                raise Wrong("%s is damaged" % path, "delete it; notebook 08 fetches it again")
-    return "whole, in %s" % folder
+    folders = [str(folder) for folder in download.data_folders()]
+    folders.append(str(download.cache_folder()))
+    for notebook, files in ("08", multi30k.FILES), ("11", pronunciation.FILES):
+        for name, known in sorted(files.sha256.items()):
+            paths = [os.path.join(folder, name) for folder in folders]
+            paths = [path for path in paths if os.path.isfile(path)]
+            if not paths:
+                raise Note(
+                    "no %s in %s" % (name, " or ".join(folders)),
+                    "only notebook %s needs it, and fetches it once; " % notebook
+                    + "or name a folder that has it in S2S_DATA_DIR",
+                )
+            with open(paths[0], "rb") as file:
+                if hashlib.sha256(file.read()).hexdigest() != known:
+                    raise Wrong(
+                        "%s is damaged" % paths[0],
+                        "delete it; notebook %s fetches it again" % notebook,
+                    )
+    return "whole, in %s" % " and ".join(folders)
 
 
 def kernel():
@@ -263,7 +270,7 @@ def browser():
 
 
 CHECKS = (
-    python, packages, project, memory, disk, training, models, captions, kernel, widgets, browser
+    python, packages, project, memory, disk, training, models, corpora, kernel, widgets, browser
 )  # fmt: skip
 
 

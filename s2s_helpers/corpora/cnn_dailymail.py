@@ -19,8 +19,8 @@ SPLITS = ("train", "validation", "test")
 
 
 def stream(
-    split: str = "train", limit: int | None = None, path=None, article_words: int = 400,
-    highlight_words: int = 100,
+    split: str = "train", limit: int | None = None, path: str | os.PathLike | None = None,
+    article_words: int = 400, highlight_words: int = 100,
 ) -> Iterator[Pair]:  # fmt: skip
     """The first `limit` (None: all) pairs of a split: article and highlights, cut to so many words
     (See et al. 2017, section 5).

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from s2s_helpers.corpora import Pair
+from s2s_helpers.corpora import Pair, Splits
 from s2s_helpers.vocabulary import word_tokenize
 
 # The standard library ("") and packages that this course brings along.
@@ -41,25 +41,18 @@ class Docstring(Pair):
     module: str = ""
 
 
-@dataclass(frozen=True)
-class Splits:
-    """No module stands in two of them, and no summary or body twice."""
-
-    train: list[Docstring]
-    validation: list[Docstring]
-    test: list[Docstring]
-
-
 @cache
-def load(packages: tuple[str, ...] = PACKAGES, progress: bool = True) -> Splits:
-    """The pairs of these packages ("" is the standard library), in about ten seconds.
+def load(packages: tuple[str, ...] = PACKAGES, progress: bool = True) -> Splits[Docstring]:
+    """The pairs of these packages ("" is the standard library), in about ten seconds. No module
+    stands in two splits.
 
     Modules go to training, validation and test by a checksum of their first two names
     ("torch.nn"), about 8 : 1 : 1, so a module is in the same split everywhere. Of pairs with the
     same summary or body, letter case and punctuation aside, the first stays. Raises ValueError
     where the packages hold no pairs for one of the splits, such as when none is installed.
     """
-    seen, splits = set(), Splits([], [], [])
+    seen: set[str] = set()
+    splits: Splits[Docstring] = Splits([], [], [])
     site, stdlib = (Path(sysconfig.get_paths()[key]) for key in ("purelib", "stdlib"))
     collecting = gc.isenabled()
     gc.disable()  # syntax trees make it run all the time, for nothing: half of the time is saved
@@ -120,10 +113,10 @@ def as_pair(name: str, docstring: str) -> tuple[str, str] | None:
         if _HEADING.match(paragraph) or _NOT_PROSE.match(paragraph):
             break
         body += _plain(paragraph).removesuffix("::").split()
-    summary, body = _plain(summary), " ".join(body[:BODY_WORDS])
-    if not 3 <= len(word_tokenize(summary)) <= 16 or len(word_tokenize(body)) < 8:
+    summary, text = _plain(summary), " ".join(body[:BODY_WORDS])
+    if not 3 <= len(word_tokenize(summary)) <= 16 or len(word_tokenize(text)) < 8:
         return None
-    return f"{name_in_words(name)}: {body}", summary
+    return f"{name_in_words(name)}: {text}", summary
 
 
 def name_in_words(name: str) -> str:

@@ -9,6 +9,7 @@ l opens     v holds    n toy             h place             g one goes to  i on
 s one swims in         x kin, with a possessive              u never with a possessive
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -307,13 +308,14 @@ def _verb(line: str) -> Verb:
         nous = stem + ("eons" if stem.endswith("g") else "ons")
         present, future = (stem + "e", stem + "e", nous, stem + "ent"), infinitive
     else:
-        *present, future = forms.split("/")
+        *listed, future = forms.split("/")
+        present = tuple(listed)
     return Verb(
         name=english if not particle else f"{english} {particle}",
         third={"have": "has"}.get(english, english_s(english)),
         particle=particle,
         infinitive=infinitive,
-        present=tuple(present),
+        present=present,
         future=tuple(future + ending for ending in ("ai", "a", "ons", "ont")),
         preposition=preposition,
         subjects=subjects,
@@ -322,7 +324,7 @@ def _verb(line: str) -> Verb:
     )
 
 
-def _table(text: str, parse):
+def _table(text: str, parse: Callable) -> dict:
     return {word.name: word for word in map(parse, text.split("\n")[1:-1])}
 
 

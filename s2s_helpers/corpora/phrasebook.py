@@ -22,21 +22,29 @@ English to French is a function, so exact-match accuracy makes sense: there is n
 "ils"; "i", "we" and "they" take masculine adjectives.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from . import Pair
-from . import lexicon as words
-from .lexicon import RECIPIENT, REPORTING, adjectives, nouns, starts_with_vowel, verbs
+from s2s_helpers.corpora import Pair, Splits
+from s2s_helpers.corpora import lexicon as words
+from s2s_helpers.corpora.lexicon import (
+    RECIPIENT,
+    REPORTING,
+    adjectives,
+    nouns,
+    starts_with_vowel,
+    verbs,
+)
 
 TRAIN, VALIDATION, TEST, NEW_COMBINATIONS = 28000, 1000, 1000, 1000
 LONGEST = 22  # English tokens
 WITHHELD_SHARE = 0.05
 
 Combinations = tuple[tuple[str, str], ...]
+T = TypeVar("T")
 
 
 class Phrase(NamedTuple):
@@ -379,7 +387,7 @@ FUTURE_TIMES = (
 # What follows decides which of the grammar's sentences are worth saying, and how often.
 
 
-def _fit(kinds: str, candidates) -> tuple[str, ...]:
+def _fit(kinds: str, candidates: Iterable) -> tuple[str, ...]:
     return tuple(c.name for c in candidates if set(kinds) & set(c.kinds))
 
 
@@ -415,13 +423,21 @@ class _Writer:
     def __init__(self, seed: int):
         self.random = Random(seed).random
 
-    def pick(self, items):
+    def pick(self, items: Sequence[T]) -> T:
         return items[int(self.random() * len(items))]
 
     def chance(self, share: float) -> bool:
         return self.random() < share
 
-    def noun(self, name: str, determiners, share=0.27, plural=0.35, numbers=NUMBERS, denied=False):
+    def noun(
+        self,
+        name: str,
+        determiners: Sequence[str],
+        share: float = 0.27,
+        plural: float = 0.35,
+        numbers: Sequence[int] = NUMBERS,
+        denied: bool = False,
+    ) -> Subject:
         """A noun phrase, as a Subject; `share` of them have an adjective."""
         kinds, number = nouns[name].kinds, 0
         determiner = self.pick(determiners)
@@ -436,7 +452,8 @@ class _Writer:
             determiner = "some" if determiner in ("", "a") else determiner
         else:
             many = determiner != "a" and self.chance(plural)
-        adjective, very = (), False
+        adjective: tuple[str, ...] = ()
+        very = False
         if self.chance(share * 1.6 if "o" in kinds or "f" in kinds else share):
             first, second = FITTING[name]
             if first and second and self.chance(0.2):
@@ -478,7 +495,7 @@ class _Writer:
             return self.relative(head)
         return head
 
-    def verb(self, kind: str, choices=ACTING) -> str:
+    def verb(self, kind: str, choices: Sequence[str] = ACTING) -> str:
         while kind not in verbs[verb := self.pick(choices)].subjects:
             pass
         return verb
@@ -488,7 +505,9 @@ class _Writer:
         verb = self.verb(kind)
         return which(head, verb, *self.complements(verb, kind, short=True))
 
-    def complements(self, verb: str, kind: str, denied=False, short=False) -> list[Phrase]:
+    def complements(
+        self, verb: str, kind: str, denied: bool = False, short: bool = False
+    ) -> list[Phrase]:
         """What follows the verb: object, recipient, place, company."""
         word = verbs[verb]
         if not word.objects:
@@ -579,16 +598,13 @@ def pair(phrase: Phrase) -> Pair:
 
 
 @dataclass(frozen=True)
-class Phrasebook:
+class Phrasebook(Splits[Pair]):
     """The corpus in four splits that share no sentence.
 
     `withheld` holds (noun, adjective) and (subject noun, verb) pairs, as English base forms, that
     occur in `new_combinations` alone; each of its sentences has at least one.
     """
 
-    train: list[Pair]
-    validation: list[Pair]
-    test: list[Pair]
     new_combinations: list[Pair]
     withheld: frozenset[tuple[str, str]]
     _combinations: dict[str, Combinations] = field(repr=False)

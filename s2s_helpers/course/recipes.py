@@ -31,7 +31,7 @@ from s2s_helpers.models import (
     save_model,
 )
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
-from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary, vocabulary_from_dict
+from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary
 
 SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
 # Model class, its settings, and those of the training: what learns most in 45 s on two cores.
@@ -165,7 +165,7 @@ def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2Seq
 @cache
 def multi30k_vocabulary(size: int = 2000) -> SubwordVocabulary:
     """`size` subwords for English and French together, learned from the training captions alone."""
-    pairs = multi30k.load("train")
+    pairs = multi30k.load().train
     return SubwordVocabulary.train(
         [text for pair in pairs for text in (pair.source, pair.target)], size
     )
@@ -174,8 +174,10 @@ def multi30k_vocabulary(size: int = 2000) -> SubwordVocabulary:
 @cache
 def multi30k_datasets(size: int = 2000) -> tuple[Seq2SeqDataset, Seq2SeqDataset]:
     """Multi30k's training and validation captions as ids of `size` subwords."""
-    shared = multi30k_vocabulary(size)
-    return tuple(Seq2SeqDataset(multi30k.load(split), shared, shared) for split in ("train", "val"))
+    shared, captions = multi30k_vocabulary(size), multi30k.load()
+    return tuple(
+        Seq2SeqDataset(pairs, shared, shared) for pairs in (captions.train, captions.validation)
+    )
 
 
 def multi30k_trainer(
@@ -254,10 +256,10 @@ def pronunciation_trainer(
     `ema` as in `multi30k_trainer`. Another model than the RNN with attention has its own defaults.
     """
     training = {name: changes.pop(name, value) for name, value in SPEAKING_TRAINING.items()}
-    words, validation, _ = pronunciation.load()
-    shared = pronunciation.vocabularies(words)
-    words = dict(list(words.items())[: training["words"]])
-    datasets = (Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in (words, validation))
+    splits = pronunciation.load()
+    shared = pronunciation.vocabularies(splits.train)
+    parts = splits.train[: training["words"]], splits.validation
+    datasets = (Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in parts)
     set_seed(seed)
     settings = SPEAKING if model_class is AttentionSeq2Seq else {}
     model = model_class(*shared, **(settings | changes))
@@ -287,7 +289,7 @@ def summarizer_trainer(
     settings = SMALL | {"hidden": 96} | settings
     words, dataset = docstring_vocabulary(), CopyDataset
     if kind == "attention":
-        words, dataset = vocabulary_from_dict(words.to_dict()), Seq2SeqDataset
+        words, dataset = Vocabulary(words.to_dict()["tokens"]), Seq2SeqDataset
     elif coverage:
         settings = settings | {"coverage": True}
     pairs = docstrings.load().train if pairs is None else pairs

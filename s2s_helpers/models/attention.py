@@ -7,6 +7,8 @@ into weights that sum to 1 over the real tokens, and take the weighted mean of t
     alpha_ij = softmax_j( score(query_i, h_j) )        c_i = sum_j alpha_ij h_j
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,9 +57,11 @@ class BahdanauAttention(nn.Module):
         summed = self.query(query)[:, :, None] + keys[:, None]  # (batch, target, source, width)
         return self.energy(torch.tanh(summed)).squeeze(-1)
 
-    def forward(self, query: Tensor, keys: Tensor, states: Tensor, mask: Tensor):
+    def forward(
+        self, query: Tensor, keys: Tensor, states: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Returns the context (batch, target, state width) and weights (batch, target, source)."""
-        weights = masked_softmax(self.scores(query, keys), mask[:, None])
+        weights = masked_softmax(self.scores(query, keys), mask[:, None])  # (batch, target, source)
         return weights @ states, weights
 
 
@@ -80,9 +84,7 @@ class LuongAttention(nn.Module):
         self.score = score
         if score == "general":
             self.key = nn.Linear(state_width, query_width, bias=False)
-        if (
-            score == "concat"
-        ):  # W [h_t; h_s] = W_query h_t + W_key h_s, so the keys still come first
+        if score == "concat":  # W [h_t; h_s] = W_query h_t + W_key h_s: the keys still come first
             self.query = nn.Linear(query_width, query_width, bias=False)
             self.key = nn.Linear(state_width, query_width, bias=False)
             self.energy = nn.Linear(query_width, 1, bias=False)
@@ -94,13 +96,15 @@ class LuongAttention(nn.Module):
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """Queries (batch, target, query width) to scores (batch, target, source)."""
         if self.score == "concat":
-            summed = self.query(query)[:, :, None] + keys[:, None]
+            summed = self.query(query)[:, :, None] + keys[:, None]  # (batch, target, source, width)
             return self.energy(torch.tanh(summed)).squeeze(-1)
-        return query @ keys.transpose(1, 2)
+        return query @ keys.transpose(1, 2)  # (batch, target, source)
 
-    def forward(self, query: Tensor, keys: Tensor, states: Tensor, mask: Tensor):
+    def forward(
+        self, query: Tensor, keys: Tensor, states: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Returns the context (batch, target, state width) and weights (batch, target, source)."""
-        weights = masked_softmax(self.scores(query, keys), mask[:, None])
+        weights = masked_softmax(self.scores(query, keys), mask[:, None])  # (batch, target, source)
         return weights @ states, weights
 
 
@@ -119,8 +123,10 @@ class AttentionDecoder(nn.Module):
     STYLES = ("bahdanau", "luong")
 
     def __init__(
-        self, vocabulary_size, attention="bahdanau", score="general", input_feeding=True,
-        embedding=128, hidden=256, layers=1, cell="lstm", dropout=0.1,
+        self, vocabulary_size: int, attention: str = "bahdanau", score: str = "general",
+        input_feeding: bool = True,
+        embedding: int = 128, hidden: int = 256, layers: int = 1, cell: str = "lstm",
+        dropout: float = 0.1,
     ):  # fmt: skip
         super().__init__()
         if attention not in self.STYLES:
@@ -138,13 +144,15 @@ class AttentionDecoder(nn.Module):
         self.readout = nn.Linear(readout, hidden)
         self.output = nn.Linear(hidden, vocabulary_size)
 
-    def forward(self, tokens: Tensor, state: State, memory: Memory):
+    def forward(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         """Ids (batch, time) to logits (batch, time, vocabulary), the next state, and weights
         (batch, time, source)."""
         features, state, weights = self.features(tokens, state, memory)
         return self.output(features), state, weights
 
-    def features(self, tokens: Tensor, state: State, memory: Memory):
+    def features(
+        self, tokens: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, State, Tensor]:
         """As `forward`, but what the output layer reads, (batch, time, hidden)."""
         embedded = self.dropout(self.embedding(tokens))  # (batch, time, embedding)
         if self.style == "bahdanau":
@@ -159,25 +167,27 @@ class AttentionDecoder(nn.Module):
         # The lines of a sentence share its memory: (lines, time) to (sentences, lines x time).
         shared = query.reshape(len(memory.mask), -1, query.shape[-1])
         found = self.attention(shared, memory.keys, memory.states, memory.mask)
-        return tuple(x.reshape(*query.shape[:2], -1) for x in found)
+        return tuple(x.reshape(*query.shape[:2], -1) for x in found)  # (lines, time, ...)
 
     def _bahdanau(self, embedded: Tensor, state: State, memory: Memory):
         hidden, outputs, contexts, weights = state.hidden, [], [], []
         for inputs in embedded.split(1, dim=1):
             query = hidden[0][:, -1:]  # s_{i-1} of the top layer, (batch, 1, hidden)
-            context, weight = self._attend(query, memory)
-            output, hidden = run_rnn(self.rnn, torch.cat([inputs, context], dim=-1), hidden)
+            context, weight = self._attend(query, memory)  # (batch, 1, hidden), (batch, 1, source)
+            inputs = torch.cat([inputs, context], dim=-1)  # (batch, 1, embedding + hidden)
+            output, hidden = run_rnn(self.rnn, inputs, hidden)  # (batch, 1, hidden)
             outputs.append(output)
             contexts.append(context)
             weights.append(weight)
         # The readout waits for nothing, so it is made for all positions at once.
-        read = torch.cat([torch.cat(outputs, 1), torch.cat(contexts, 1), embedded], dim=-1)
+        read = [torch.cat(outputs, dim=1), torch.cat(contexts, dim=1), embedded]
+        read = torch.cat(read, dim=-1)  # (batch, time, hidden + hidden + embedding)
         state = State(hidden=hidden, position=state.position + embedded.shape[1])
         return torch.tanh(self.readout(read)), state, torch.cat(weights, dim=1)
 
     def _luong(self, inputs: Tensor, state: State, memory: Memory):
-        outputs, hidden = run_rnn(self.rnn, inputs, state.hidden)
-        context, weights = self._attend(outputs, memory)
+        outputs, hidden = run_rnn(self.rnn, inputs, state.hidden)  # (batch, time, hidden)
+        context, weights = self._attend(outputs, memory)  # (batch, time, hidden or source)
         features = torch.tanh(self.readout(torch.cat([context, outputs], dim=-1)))  # ~h_t
         position = state.position + inputs.shape[1]
         return features, State(hidden, context=features[:, -1], position=position), weights
@@ -185,7 +195,7 @@ class AttentionDecoder(nn.Module):
     def _luong_fed(self, embedded: Tensor, state: State, memory: Memory):
         features, weights = [], []
         for inputs in embedded.split(1, dim=1):
-            fed = torch.cat([inputs, state.context[:, None]], dim=-1)
+            fed = torch.cat([inputs, state.context[:, None]], dim=-1)  # (batch, 1, both)
             feature, state, weight = self._luong(fed, state, memory)
             features.append(feature)
             weights.append(weight)
@@ -201,9 +211,11 @@ class AttentionSeq2Seq(Seq2SeqModel):
     shares_memory = True
 
     def __init__(
-        self, source_vocabulary, target_vocabulary, attention="bahdanau", score="general",
-        input_feeding=True, embedding=128, hidden=256, layers=1, cell="lstm", bidirectional=True,
-        dropout=0.1,
+        self, source_vocabulary: Any, target_vocabulary: Any, attention: str = "bahdanau",
+        score: str = "general",
+        input_feeding: bool = True, embedding: int = 128, hidden: int = 256, layers: int = 1,
+        cell: str = "lstm", bidirectional: bool = True,
+        dropout: float = 0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
         how = dict(attention=attention, score=score, input_feeding=input_feeding)
@@ -216,15 +228,15 @@ class AttentionSeq2Seq(Seq2SeqModel):
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
-        states, final = self.encoder(source, source_mask)
-        keys = self.decoder.attention.keys(states)
+        states, final = self.encoder(source, source_mask)  # (batch, source, hidden)
+        keys = self.decoder.attention.keys(states)  # (batch, source, width)
         return Memory(mask=source_mask, states=states, start=self.bridge(final), keys=keys)
 
     def start(self, memory: Memory) -> State:
         fed = torch.zeros_like(memory.states[:, 0])  # no attentional vector before the first word
         return State(hidden=memory.start, context=fed)
 
-    def step(self, tokens: Tensor, state: State, memory: Memory):
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         logits, state, weights = self.decoder(tokens[:, None], state, memory)
         return logits[:, 0], state, weights[:, 0]
 

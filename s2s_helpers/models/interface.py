@@ -9,7 +9,7 @@ search several neighbouring lines belong to one sentence and may share its row o
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from s2s_helpers.files import plain
 from s2s_helpers.models.cache import Cache
 
 
-def select_rows(value, rows: Tensor):
+def select_rows(value: Any, rows: Tensor) -> Any:
     """Rows of a tensor, or of each tensor in a tuple; anything else is shared by all rows."""
     if isinstance(value, Tensor):
         return value.index_select(0, rows)
@@ -103,7 +103,9 @@ class Seq2SeqModel(nn.Module):
     shares_memory: bool = False
     teacher_forcing: float = 1.0
 
-    def __init__(self, source_vocabulary=None, target_vocabulary=None, **settings):
+    def __init__(
+        self, source_vocabulary: Any = None, target_vocabulary: Any = None, **settings: Any
+    ):
         super().__init__()
         self.source_vocabulary = source_vocabulary
         self.target_vocabulary = target_vocabulary
@@ -173,7 +175,7 @@ def check_target(model: Seq2SeqModel, batch: Batch) -> None:
     check_ids(batch.target_input, model.target_vocabulary, model.max_positions, "target")
 
 
-def check_ids(ids: Tensor, vocabulary, max_positions: int | None, what: str) -> None:
+def check_ids(ids: Tensor, vocabulary: Any, max_positions: int | None, what: str) -> None:
     """Raise ValueError where ids lie outside the vocabulary or a row is too long for the model."""
     if ids.dim() != 2 or ids.numel() == 0:
         raise ValueError(

@@ -57,8 +57,8 @@ class CopyVocabulary(Vocabulary):
         return translation
 
     def to_dict(self) -> dict:
-        """As of a plain vocabulary: the slots are a setting of the model."""
-        return super().to_dict() | {"tokens": self._tokens[len(SPECIALS) : self.fixed]}
+        tokens = self._tokens[len(SPECIALS) : self.fixed]
+        return super().to_dict() | {"tokens": tokens, "slots": self.slots}
 
     def _ids(self, text: str) -> list[int]:
         return self.encode_beside(text, text)[:-1]

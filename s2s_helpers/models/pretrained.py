@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from s2s_helpers.files import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids
 from s2s_helpers.optional import import_optional
-from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, _Base
+from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, BaseVocabulary
 
 # Arguments of `load`, each at a commit that stays as it is. Marian's weights lie there as a pickle,
 # which torch reads with weights_only=True; a pickle cannot run code that way.
@@ -33,7 +33,7 @@ PATIENCE = 5.0  # seconds to wait for the hub's first answer
 NEVER = -1e4  # the logit of what is never written; finite, so that label smoothing stays finite
 
 
-class HubVocabulary(_Base):
+class HubVocabulary(BaseVocabulary):
     """A Hugging Face tokenizer as a vocabulary of this package.
 
     theirs: for each of our ids the checkpoint's. Its pad, unk and eos take our places, and its

@@ -8,6 +8,8 @@ Sutskever, Vinyals and Le 2014 (LSTM) and Cho et al. 2014 (GRU). With x the sour
     p(y_i | y_<i, x) = softmax(W_o s_i)
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -26,7 +28,9 @@ from s2s_helpers.models.interface import (
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-def make_rnn(cell: str, inputs: int, hidden: int, layers: int, dropout: float, **options):
+def make_rnn(
+    cell: str, inputs: int, hidden: int, layers: int, dropout: float, **options: Any
+) -> nn.RNNBase:
     """torch's own LSTM or GRU, batch first, with dropout between its layers."""
     if cell not in CELLS:
         raise ValueError(f"cell must be one of {sorted(CELLS)}, got {cell!r}")
@@ -39,18 +43,19 @@ def run_rnn(rnn: nn.Module, inputs: Tensor, hidden: tuple) -> tuple[Tensor, tupl
 
     torch wants its states layers first; here rows come first everywhere, so that `select` works.
     """
-    first = tuple(h.transpose(0, 1).contiguous() for h in hidden)
-    outputs, last = rnn(inputs, first if len(first) == 2 else first[0])
+    first = tuple(h.transpose(0, 1).contiguous() for h in hidden)  # (layers, batch, hidden)
+    outputs, last = rnn(inputs, first if len(first) == 2 else first[0])  # (batch, time, hidden)
     last = last if isinstance(last, tuple) else (last,)
-    return outputs, tuple(h.transpose(0, 1) for h in last)
+    return outputs, tuple(h.transpose(0, 1) for h in last)  # (batch, layers, hidden)
 
 
 class Encoder(nn.Module):
     """Reads the source. Each direction of a bidirectional encoder gets half of `hidden`."""
 
     def __init__(
-        self, vocabulary_size, embedding=128, hidden=256, layers=1, cell="lstm", bidirectional=True,
-        dropout=0.1,
+        self, vocabulary_size: int, embedding: int = 128, hidden: int = 256, layers: int = 1,
+        cell: str = "lstm", bidirectional: bool = True,
+        dropout: float = 0.1,
     ):  # fmt: skip
         super().__init__()
         self.directions = 2 if bidirectional else 1
@@ -74,6 +79,7 @@ class Encoder(nn.Module):
             embedded, source_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
         )
         outputs, last = self.rnn(packed)
+        # states (batch, source, hidden)
         states, _ = pad_packed_sequence(outputs, batch_first=True, total_length=source.shape[1])
         last = last if isinstance(last, tuple) else (last,)
         return states, tuple(self._side_by_side(h) for h in last)
@@ -81,7 +87,8 @@ class Encoder(nn.Module):
     def _side_by_side(self, final: Tensor) -> Tensor:
         _, batch, width = final.shape  # (layers x directions, batch, width)
         final = final.view(-1, self.directions, batch, width)  # (layers, directions, batch, width)
-        return final.permute(2, 0, 1, 3).reshape(batch, -1, self.directions * width)
+        final = final.permute(2, 0, 1, 3)  # (batch, layers, directions, width)
+        return final.reshape(batch, -1, self.directions * width)  # (batch, layers, hidden)
 
 
 class Bridge(nn.Module):
@@ -107,7 +114,13 @@ class Decoder(nn.Module):
     """Writes the target from the bridge's state and the tokens so far."""
 
     def __init__(
-        self, vocabulary_size, embedding=128, hidden=256, layers=1, cell="lstm", dropout=0.1
+        self,
+        vocabulary_size: int,
+        embedding: int = 128,
+        hidden: int = 256,
+        layers: int = 1,
+        cell: str = "lstm",
+        dropout: float = 0.1,
     ):
         super().__init__()
         self.embedding = embedding_table(vocabulary_size, embedding)
@@ -122,7 +135,8 @@ class Decoder(nn.Module):
 
     def features(self, tokens: Tensor, hidden: tuple) -> tuple[Tensor, tuple]:
         """As `forward`, but what the output layer reads, (batch, time, hidden)."""
-        outputs, hidden = run_rnn(self.rnn, self.dropout(self.embedding(tokens)), hidden)
+        embedded = self.dropout(self.embedding(tokens))  # (batch, time, embedding)
+        outputs, hidden = run_rnn(self.rnn, embedded, hidden)  # (batch, time, hidden)
         return self.dropout(outputs), hidden
 
 
@@ -135,8 +149,9 @@ class Seq2Seq(Seq2SeqModel):
     shares_memory = True
 
     def __init__(
-        self, source_vocabulary, target_vocabulary, embedding=128, hidden=256, layers=1,
-        cell="lstm", bidirectional=True, dropout=0.1,
+        self, source_vocabulary: Any, target_vocabulary: Any, embedding: int = 128,
+        hidden: int = 256, layers: int = 1,
+        cell: str = "lstm", bidirectional: bool = True, dropout: float = 0.1,
     ):  # fmt: skip
         shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
         super().__init__(source_vocabulary, target_vocabulary, bidirectional=bidirectional, **shape)
@@ -152,8 +167,8 @@ class Seq2Seq(Seq2SeqModel):
     def start(self, memory: Memory) -> State:
         return State(hidden=memory.start)
 
-    def step(self, tokens: Tensor, state: State, memory: Memory):
-        logits, hidden = self.decoder(tokens[:, None], state.hidden)
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
+        logits, hidden = self.decoder(tokens[:, None], state.hidden)  # (lines, 1, vocabulary)
         return logits[:, 0], State(hidden=hidden, position=state.position + 1), None
 
     def features(self, batch: Batch) -> Features:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -201,7 +202,7 @@ class TransformerSeq2Seq(Seq2SeqModel):
     POSITIONS = ("sinusoidal", "learned", "none")
 
     def __init__(
-        self, source_vocabulary, target_vocabulary, width: int = 128, heads: int = 4,
+        self, source_vocabulary: Any, target_vocabulary: Any, width: int = 128, heads: int = 4,
         layers: int = 3, feedforward: int = 256, dropout: float = 0.1,
         positions: str = "sinusoidal", norm_first: bool = True, tie_embeddings: bool = True,
         max_positions: int = 256,
@@ -240,7 +241,9 @@ class TransformerSeq2Seq(Seq2SeqModel):
             if source_vocabulary == target_vocabulary:
                 self.source_embedding = self.target_embedding
 
-    def embed(self, table: nn.Embedding, tokens: Tensor, first: int = 0, last: int | None = None):
+    def embed(
+        self, table: nn.Embedding, tokens: Tensor, first: int = 0, last: int | None = None
+    ) -> Tensor:
         """Ids (batch, time) to (batch, time, width): sqrt(width) times the embedding (section 3.4),
         plus the positions from `first` to before `last` (default: one for each of the time).
 
@@ -249,7 +252,8 @@ class TransformerSeq2Seq(Seq2SeqModel):
         last = first + tokens.shape[1] if last is None else last
         if last > self.max_positions:
             raise ValueError(
-                f"a sequence of {last} tokens, but the model has only {self.max_positions} positions"
+                f"a sequence of {last} tokens, but the model has only {self.max_positions} "
+                "positions"
             )
         x = table(tokens) * math.sqrt(self.width)  # (batch, time, width)
         if self.table is not None:

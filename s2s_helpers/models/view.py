@@ -32,10 +32,12 @@ def view_of(model: nn.Module, replace: Callable, purpose: str, direct: bool = Fa
     """`eval_view`, with each module for which `replace` gives another one replaced by that.
 
     `direct`: modules without hooks are called without a look for hooks, and find their weights and
-    parts at once: at one token a step this takes as long as the work itself.
+    parts at once: at one token a step this takes as long as the work itself. Nothing is replaced or
+    direct while somebody watches all modules, as torch's counter of operations does.
     """
-    view = _copied(model, replace, direct and not any_global_hook(), {})
-    view.__class__ = type(model)
+    if any_global_hook():
+        replace, direct = (lambda module: None), False
+    view = _copied(model, replace, direct, {})
     vars(view)[VIEW] = purpose
     return view
 
@@ -84,6 +86,6 @@ def too_late(module: nn.Module, *_: Any, **__: Any) -> None:
 
 
 def any_global_hook() -> bool:
-    """Whether somebody watches all modules, as torch's counter of operations does."""
+    """Whether a hook is on all modules."""
     ask = getattr(torch_module, "_has_any_global_hook", None)  # a private name
     return ask is None or ask()

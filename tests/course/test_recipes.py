@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from s2s_helpers.corpora import phrasebook
+from s2s_helpers.corpora import Splits, phrasebook
 from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, load_model
@@ -147,11 +147,12 @@ def test_the_captions_trainer_trains_the_models_before_the_transformer_too(capti
 
 
 def test_the_captions_vocabulary_is_made_of_training_captions_alone(monkeypatch):
-    pairs = {"train": phrasebook.load().train[:200]}
-    monkeypatch.setattr(recipes.multi30k, "load", pairs.__getitem__)  # another split: KeyError
+    pairs = phrasebook.load().train[:200]
+    # Of another split, no caption can be read.
+    monkeypatch.setattr(recipes.multi30k, "load", lambda: Splits(pairs, None, None))
     vocabulary = recipes.multi30k_vocabulary.__wrapped__(300)
     assert len(vocabulary) == 300
-    for pair in pairs["train"]:
+    for pair in pairs:
         assert UNK not in vocabulary.encode(pair.source) + vocabulary.encode(pair.target)
 
 

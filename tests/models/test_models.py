@@ -1,4 +1,4 @@
-"""Every model speaks the four verbs, ignores padding, and agrees with torch's own modules."""
+"""Every model has the four methods, ignores padding, and agrees with torch's own modules."""
 
 import os
 
@@ -21,11 +21,13 @@ from s2s_helpers.models import (
     load_model,
     save_model,
 )
-from s2s_helpers.models.attention import masked_softmax, softmax
+from s2s_helpers.models.attention import masked_softmax
+from s2s_helpers.models.interface import unroll
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.transformer import (
     DecoderLayer,
-    Dropout,
     EncoderLayer,
+    additive,
     causal_mask,
     scaled_dot_product_attention,
     sinusoidal_positions,
@@ -95,38 +97,27 @@ def test_forward_gives_logits_and_attention_that_sums_to_one(model):
 def test_forward_is_the_output_layer_on_the_features(model):
     batch = mixed_batch()
     logits, attention = model(batch)
-    features, looks = model.features(batch)
-    assert features.shape == (*batch.target_output.shape, model.output_layer.in_features)
-    weight, bias = model.output_layer.weight, model.output_layer.bias
-    torch.testing.assert_close(features @ weight.T + bias, logits, atol=1e-5, rtol=1e-5)
-    assert attention is looks is None or torch.equal(attention, looks)
-    assert model.forward_is_split and model.train().forward_is_split
-    model.teacher_forcing = 0.9
-    assert not model.forward_is_split and model.eval().forward_is_split
+    features, layer, weights = model.features(batch)
+    assert features.shape == (*batch.target_output.shape, layer.in_features)
+    expected = features @ layer.weight.T + layer.bias
+    torch.testing.assert_close(expected, logits, atol=1e-5, rtol=1e-5)
+    assert attention is weights is None or torch.equal(attention, weights)
 
 
-@pytest.mark.parametrize("method", ["forward", "teacher_forced"])
-def test_a_model_with_a_forward_of_its_own_is_not_split(method):
-    changed = type("Changed", (Seq2Seq,), {method: lambda self, batch: self.unroll(batch)})
-    assert not changed(ENGLISH, FRENCH, **RNN).forward_is_split
-
-
-def test_a_model_of_three_verbs_unrolls():
-    class Verbs(Seq2SeqModel):
+def test_a_model_of_three_methods_unrolls():
+    class Three(Seq2SeqModel):
         def __init__(self, inner):
             super().__init__(ENGLISH, FRENCH)
             self.encode, self.start, self.step = inner.encode, inner.start, inner.step
 
     inner, batch = build("bahdanau"), mixed_batch()
-    model = Verbs(inner)
-    assert not model.forward_is_split
-    torch.testing.assert_close(model(batch)[0], inner(batch)[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(Three(inner)(batch)[0], inner(batch)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_step_and_forward_agree(model):
     batch = mixed_batch()
     logits, attention = model(batch)
-    stepped, looks = model.unroll(batch)
+    stepped, looks = unroll(model, batch)
     torch.testing.assert_close(stepped, logits, atol=1e-5, rtol=1e-5)
     if attention is not None:
         torch.testing.assert_close(looks, attention, atol=1e-5, rtol=1e-5)
@@ -191,7 +182,7 @@ def test_beams_share_the_memory_of_their_sentence(model):
     """Three steps of lines that change places, against the teacher-forced pass over what each line
     has read by then; for the model and for what decodes in its place."""
     batch, generator = mixed_batch(rows=4), torch.Generator().manual_seed(1)
-    for decoder in (model, model.for_decoding(), model.for_decoding(1)):
+    for decoder in (model, prepacked(model)):
         memory = decoder.encode(batch.source, batch.source_mask)
         state, lines, read = decoder.start(memory), torch.arange(4), torch.empty(4, 0).long()
         beams = 1
@@ -226,7 +217,7 @@ def test_beams_share_the_memory_of_their_sentence(model):
 def test_a_state_can_go_on_in_two_ways(model):
     """Whoever steps twice from one state gets what each way alone would have given."""
     batch = mixed_batch(rows=3)
-    for decoder in (model, model.for_decoding()):
+    for decoder in (model, prepacked(model)):
         with torch.inference_mode():
             memory = decoder.encode(batch.source, batch.source_mask)
             _, state, _ = decoder.step(torch.full((3,), SOS), decoder.start(memory), memory)
@@ -245,7 +236,7 @@ def test_more_steps_than_were_allocated_ahead():
     batch = mixed_batch(rows=2)
     target = torch.randint(4, len(FRENCH), (2, 60))
     expected, _ = model(Batch(batch.source, batch.source_mask, target))
-    for decoder in (model, model.for_decoding()):
+    for decoder in (model, prepacked(model)):
         with torch.inference_mode():
             memory = decoder.encode(batch.source, batch.source_mask)
             state = decoder.start(memory)
@@ -254,52 +245,56 @@ def test_more_steps_than_were_allocated_ahead():
                 torch.testing.assert_close(logits, expected[:, position], atol=1e-5, rtol=1e-5)
 
 
-def test_a_changed_transformer_decodes_itself():
-    """The twin knows the package's own layers only."""
-
-    settings = MODELS["transformer"][1]
-    for verb in ("encode", "step", "embed"):
-        own = {
-            verb: lambda self, *inputs, verb=verb: getattr(TransformerSeq2Seq, verb)(self, *inputs)
-        }
-        odd = type("Odd", (TransformerSeq2Seq,), own)(ENGLISH, FRENCH, **settings)
-        assert odd.for_decoding() is odd
-    model = build("transformer")
-    assert model.for_decoding() is not model
-    assert model.for_decoding().for_decoding().model is model
-    model.decoder[0].feedforward[1] = nn.GELU()
-    assert model.for_decoding() is model
-    assert build("bahdanau").for_decoding() is not None
-
-
-@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
-def test_dropout_drops_a_share_and_keeps_the_mean(p):
-    torch.manual_seed(0)
-    layer, x = Dropout(p), torch.ones(300, 333, requires_grad=True)
-    out = layer(x)
-    values = {0.0, 1 / (1 - round(256 * p) / 256)} if p < 1 else {0.0}
-    assert all(min(abs(v - w) for w in values) < 1e-6 for v in out.unique().tolist())
-    share = (out == 0).double().mean().item()
-    assert share == pytest.approx(p, abs=0.005)
-    # Neighbours that share a draw do not share their luck.
-    both = (out[:, :-1] == 0) & (out[:, 1:] == 0)
-    assert both.double().mean().item() == pytest.approx(share**2, abs=0.005)
-    out.sum().backward()
-    assert torch.equal(x.grad, out.detach())  # what is dropped learns nothing
-    torch.manual_seed(0)
-    assert torch.equal(layer(x), out)
-    assert torch.equal(layer.eval()(x), x)
+def test_two_steps_from_the_start(model):
+    """A state is a value from the first on."""
+    batch = mixed_batch(rows=3)
+    for context in (torch.inference_mode, torch.enable_grad):
+        with context():
+            memory = model.encode(batch.source, batch.source_mask)
+            start, sos = model.start(memory), torch.full((3,), SOS)
+            first, one, _ = model.step(sos, start, memory)
+            again, other, _ = model.step(sos, start, memory)
+            torch.testing.assert_close(first, again)
+            for token, state in ((5, one), (6, other), (7, one)):
+                logits, _, _ = model.step(torch.full((3,), token), state, memory)
+                target = torch.tensor([[SOS, token, EOS]] * 3)
+                expected, _ = model(Batch(batch.source, batch.source_mask, target))
+                torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 40])
-def test_softmax_of_short_and_long_rows(length):
-    scores = (10 * torch.randn(3, 2, length)).requires_grad_()
-    again = scores.detach().clone().requires_grad_()
-    upstream = torch.randn(3, 2, length)
-    softmax(scores).backward(upstream)
-    again.softmax(-1).backward(upstream)
-    torch.testing.assert_close(softmax(scores), again.softmax(-1))
-    torch.testing.assert_close(scores.grad, again.grad)
+def test_a_narrowed_beam_stays_narrow_and_widens_again(model):
+    """A beam of three becomes one line, is chosen twice more, and then becomes two."""
+    batch = mixed_batch(rows=2)
+    with torch.inference_mode():
+        memory = model.encode(batch.source, batch.source_mask)
+        if not model.shares_memory:
+            pytest.skip("every line has its own memory")
+        _, state, _ = model.step(torch.full((2,), SOS), model.start(memory), memory)
+        state = state.select(torch.tensor([0, 0, 0, 1, 1, 1]), 3)
+        _, state, _ = model.step(torch.tensor([5, 6, 7, 8, 9, 10]), state, memory)
+        state = state.select(torch.tensor([1, 5]), 1)  # those that read 6 and 10
+        state = state.select(torch.tensor([0, 1]), 1).select(torch.tensor([0, 1]), 1)
+        logits, state, _ = model.step(torch.tensor([11, 12]), state, memory)
+        target = torch.tensor([[SOS, 6, 11, EOS], [SOS, 10, 12, EOS]])
+        expected, _ = model(Batch(batch.source, batch.source_mask, target))
+        torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
+        state = state.select(torch.tensor([0, 0, 1, 1]), 2)
+        logits, _, _ = model.step(torch.tensor([13, 14, 15, 16]), state, memory)
+        rows = batch.select([0, 0, 1, 1])
+        read = [[6, 11, 13], [6, 11, 14], [10, 12, 15], [10, 12, 16]]
+        target = torch.tensor([[SOS, *ids, EOS] for ids in read])
+        expected, _ = model(Batch(rows.source, rows.source_mask, target))
+        torch.testing.assert_close(logits, expected[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_target_of_all_positions_fits():
+    model = TransformerSeq2Seq(ENGLISH, FRENCH, width=8, heads=2, layers=1, max_positions=7).eval()
+    source = torch.full((1, 7), 5)
+    target = torch.tensor([[SOS, *[5] * 6, EOS]])  # 7 ids with EOS, which is never read
+    assert model(Batch(source, source > 0, target))[0].shape[1] == 7
+    target = torch.tensor([[SOS, *[5] * 7, EOS]])
+    with pytest.raises(ValueError, match="target has 8 tokens, but the model has only 7"):
+        model(Batch(source, source > 0, target))
 
 
 def test_saved_models_come_back_the_same(model, tmp_path):
@@ -359,7 +354,7 @@ def test_bad_input_is_named(model):
     with pytest.raises(ValueError, match=r"source id 23 is outside .* 0 to 22"):
         model(Batch(batch.source.clamp(min=23), batch.source_mask, batch.target))
     target = batch.target + 16 * (batch.target == EOS)
-    for method in (model, model.features, model.unroll):
+    for method in (model, model.features, lambda batch: unroll(model, batch)):
         with pytest.raises(ValueError, match=r"target id 19 is outside .* 0 to 18"):
             method(Batch(batch.source, batch.source_mask, target))
     if model.max_positions:
@@ -560,6 +555,9 @@ def test_scaled_dot_product_attention_equals_torch():
         expected = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=m)
         torch.testing.assert_close(mixed, expected)
         torch.testing.assert_close(weights @ value, expected)
+        if m is not None:
+            added, _ = scaled_dot_product_attention(query, key, value, additive(m))
+            torch.testing.assert_close(added, mixed)
 
 
 def test_masked_softmax_is_a_softmax_over_what_is_left():
@@ -583,8 +581,14 @@ def copy_layer(ours, theirs):
         copy_attention(ours.cross, theirs.multihead_attn)
     ours.feedforward[0].load_state_dict(theirs.linear1.state_dict())
     ours.feedforward[2].load_state_dict(theirs.linear2.state_dict())
-    for number, frame in enumerate(ours.frames, start=1):
-        frame.norm.load_state_dict(getattr(theirs, f"norm{number}").state_dict())
+    parts = (
+        ("attention", "cross", "feedforward")
+        if hasattr(ours, "cross")
+        else ("attention", "feedforward")
+    )
+    for number, part in enumerate(parts, start=1):
+        residual = getattr(ours, f"{part}_residual")
+        residual.norm.load_state_dict(getattr(theirs, f"norm{number}").state_dict())
 
 
 def shake(module):
@@ -616,7 +620,9 @@ def test_encoder_layer_equals_torch(norm_first):
     copy_layer(ours, theirs)
     x, mask = torch.randn(3, 6, 8), torch.arange(6) < torch.tensor([[6], [4], [1]])
     expected = theirs(x, src_key_padding_mask=~mask)
-    torch.testing.assert_close(ours(x, mask)[0][mask], expected[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours(x, mask[:, None, None])[0][mask], expected[mask], atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
@@ -629,7 +635,7 @@ def test_decoder_layer_equals_torch(norm_first):
     x, memory = torch.randn(3, 5, 8), torch.randn(3, 6, 8)
     mask = torch.arange(6) < torch.tensor([[6], [4], [1]])
     expected = theirs(x, memory, tgt_mask=~causal_mask(5), memory_key_padding_mask=~mask)
-    got, _ = ours(x, causal_mask(5), ours.cross.keys_values(memory), mask)
+    got, _ = ours(x, causal_mask(5), ours.cross.keys_values(memory), mask[:, None, None])
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 

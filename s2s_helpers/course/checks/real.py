@@ -31,7 +31,7 @@ def predict_batch_size(guess, model=None):
         return say("…", name, "not written yet.")
     if not hasattr(model, "encode"):
         return say("✗", name, "hand over the trained model, too: (my_prediction, model).")
-    few = multi30k.load("val")[:100]
+    few = multi30k.load().validation[:100]
     sources, references = [pair.source for pair in few], [pair.target for pair in few]
     alone, together = (
         bleu([one.text for one in translate(model, sources, batch_size=size)], references)
@@ -476,7 +476,7 @@ def beat_captions(translations):
     name = "beat_captions"
     if translations is None or translations is ...:
         return say("…", name, "not written yet.")
-    pairs = multi30k.load("val")
+    pairs = multi30k.load().validation
     if not isinstance(translations, (list, tuple)):
         return say("✗", name, f"a list of texts is asked for; what came is {kind(translations)}.")
     texts = [getattr(one, "text", one) for one in translations]

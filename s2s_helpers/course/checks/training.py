@@ -20,9 +20,9 @@ from s2s_helpers.course.checks.running import (
 from s2s_helpers.course.checks.values import kind
 from s2s_helpers.course.recipes import phrasebook_vocabularies
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
-from s2s_helpers.decoding import evaluation
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import Seq2Seq
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.training.schedules import inverse_sigmoid, inverse_square_root
 from s2s_helpers.vocabulary import PAD, Vocabulary
 
@@ -458,7 +458,8 @@ def own_words(model) -> float:
     """The share of validation words that stand where the reference has them, when the model reads
     its own words."""
     batch = validation_batch()
-    with evaluation(model, attention=False):
+    with torch.inference_mode():
+        model = eval_view(model)
         memory = model.encode(batch.source, batch.source_mask)
         state, tokens, right = model.start(memory), batch.target_input[:, 0], 0
         for wanted in batch.target_output.T:

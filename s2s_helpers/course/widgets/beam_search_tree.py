@@ -16,6 +16,7 @@ from s2s_helpers.course.widgets.searching import (
     trace,
 )
 from s2s_helpers.decoding import Hypothesis, greedy_decode, length_penalty_of
+from s2s_helpers.models.prepacked import prepacked
 
 WIDEST = 8  # k
 STYLES = {"kept": (COLOURS[0], "-"), "finished": (COLOURS[2], "-"), "pruned": ("0.45", "--")}
@@ -78,7 +79,7 @@ class BeamSearchTree(Widget):
         old = self.search
         ids = source_ids(self.model, self.sentence)
         source = as_source(self.model, ids)
-        ready = self.model.for_decoding(self.beam_size)
+        ready = prepacked(self.model)
         steps, limit = trace(ready, source, self.beam_size, self.max_length)
         new = {"steps": steps, "limit": limit, "vocabulary": len(self.model.target_vocabulary)}
         for candidate in (candidate for step in steps for candidate in step):

@@ -16,11 +16,11 @@ from s2s_helpers.course.widgets.searching import as_source, source_ids
 from s2s_helpers.data import Batch
 from s2s_helpers.decoding import (
     beam_search,
-    evaluation,
     greedy_decode,
     next_log_probabilities,
     sample,
 )
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.vocabulary import PAD, SOS
 
 ROWS = ("greedy", "beam", "temperature", "top_k", "top_p")
@@ -89,16 +89,16 @@ class DecodingPlayground(Widget):
         touched = {"sentence": ROWS, "beam_size": ("beam",), "seed": DRAWN}.get(name, (name,))
         ids = source_ids(self.model, self.sentence)
         source = as_source(self.model, ids)
-        ready = self.model.for_decoding()
+        ready = prepacked(self.model)
         found = {row: self._hypothesis(ready, row, source) for row in touched}
-        with evaluation(self.model, attention=False):
+        with torch.inference_mode():
             longest = max(len(hypothesis.ids) for hypothesis in found.values())
             target = source.new_full((len(found), longest + 1), PAD)
             target[:, 0] = SOS
             for line, hypothesis in enumerate(found.values()):
                 target[line, 1 : 1 + len(hypothesis.ids)] = torch.tensor(hypothesis.ids)
             many = source.expand(len(found), -1)
-            logits, _ = self.model(Batch(many, many != PAD, target))
+            logits, _ = ready(Batch(many, many != PAD, target))
         log_p = next_log_probabilities(logits.flatten(0, 1)).view(logits.shape).cpu()
         rows = {row["name"]: row for row in self.rows}
         for line, (row, hypothesis) in enumerate(found.items()):

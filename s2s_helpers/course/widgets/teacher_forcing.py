@@ -8,7 +8,8 @@ from traitlets import TraitError
 
 from s2s_helpers.course.plots import COLOURS, LARGE, MEDIUM, SMALL
 from s2s_helpers.course.widgets.base import Widget, module
-from s2s_helpers.decoding import encode_source, evaluation
+from s2s_helpers.decoding import encode_source
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.vocabulary import SOS
 
 BEST = 5  # words of a distribution that are told
@@ -24,7 +25,8 @@ def fed(model, source: list[int], gold: list[int], own: list[bool]) -> list[dict
     words, device = model.target_vocabulary, next(model.parameters()).device
     ids = torch.tensor([source], device=device)
     columns, token = [], SOS
-    with evaluation(model, attention=False):
+    with torch.inference_mode():
+        model = eval_view(model)
         memory = model.encode(ids, torch.ones_like(ids, dtype=torch.bool))
         state = model.start(memory)
         for place, right in enumerate(gold):

@@ -11,7 +11,7 @@ from traitlets import TraitError
 
 from s2s_helpers.course.widgets import BeamSearchTree
 from s2s_helpers.course.widgets.searching import every_sentence, trace
-from s2s_helpers.decoding import BeamSearch, beam_search, evaluation, length_penalty_of
+from s2s_helpers.decoding import BeamSearch, beam_search, length_penalty_of
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State
 from s2s_helpers.vocabulary import EOS, SOS, Vocabulary
 
@@ -42,7 +42,7 @@ def a_tree(**state):
 
 def steps_of(model, source, beam_size, alpha, limit) -> int:
     """How many steps the package's search takes."""
-    with evaluation(model, False):
+    with torch.inference_mode():
         limits = torch.tensor([limit])
         search = BeamSearch(model, source, source > 0, limits, beam_size, alpha, 1)
         while len(search.searching):

@@ -9,6 +9,7 @@ from s2s_helpers.course.recipes import phrasebook_vocabularies
 from s2s_helpers.course.widgets import ForcingSchedules, TeacherForcing
 from s2s_helpers.data import collate
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.models.interface import unroll
 from s2s_helpers.training import schedules, set_seed
 
 TINY = {
@@ -25,11 +26,11 @@ def a_model(model_class=Seq2Seq, seed=0):
 
 
 def expected(model, pair, teacher_forcing):
-    """Right or not and p(gold) of every position, by the model's own `unroll`."""
+    """Right or not and p(gold) of every position, by `unroll`."""
     source, target = phrasebook_vocabularies()
     batch = collate([(source.encode(pair.source), target.encode(pair.target))])
     with torch.inference_mode():
-        p = model.eval().unroll(batch, teacher_forcing)[0].softmax(-1)[0]  # (target, vocabulary)
+        p = unroll(model.eval(), batch, teacher_forcing)[0].softmax(-1)[0]  # (target, vocabulary)
     gold = batch.target_output[0]
     return (p.argmax(-1) == gold).tolist(), p[range(len(gold)), gold].tolist()
 
