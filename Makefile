@@ -24,9 +24,10 @@ SOURCES := s2s_helpers tests $(wildcard benchmarks) notebooks workshop
 LAB_FLAGS := $(shell [ "$$(uname -s)" = Darwin ] || [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || echo --no-browser) \
 	$(shell [ "$$(id -u)" != 0 ] || echo --allow-root)
 
-# A notebook runs in its own folder, so a relative path to the captions has to be made absolute.
+# A notebook runs in its own folder, so relative paths to the corpora have to be made absolute.
 ifdef S2S_DATA_DIR
-override S2S_DATA_DIR := $(shell cd "$(S2S_DATA_DIR)" 2>/dev/null && pwd || echo "$(S2S_DATA_DIR)")
+override S2S_DATA_DIR := $(shell echo "$(S2S_DATA_DIR)" | tr : '\n' | while read -r folder; do \
+	(cd "$$folder" 2>/dev/null && pwd) || echo "$$folder"; done | paste -s -d : -)
 export S2S_DATA_DIR
 endif
 
@@ -42,6 +43,7 @@ lab: install
 test: install
 	$(RUN) -m ruff check $(SOURCES)
 	$(RUN) -m ruff format --check $(SOURCES)
+	$(RUN) -m mypy
 	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 tests --ignore=tests/browser
 	$(ONE_THREAD) $(RUN) tests/plant_faults.py
 	$(ONE_THREAD) $(RUN) -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from s2s_helpers.files import atomic_write
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -79,10 +81,8 @@ def machine(*packages: str) -> dict:
 
 def keep(results: dict, path: Path) -> None:
     """Write results as JSON: the file is the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".new")
-    scratch.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    with atomic_write(path) as file:
+        file.write(json.dumps(results, indent=1).encode() + b"\n")
 
 
 def spread(values: list[float], form: str = ".1f") -> str:

@@ -1,4 +1,4 @@
-"""What pre-training buys: every figure that 13_pretrained tells.
+"""What pre-training buys: every figure of 13_pretrained.
 
 python benchmarks/pretrained.py             three seeds (10 minutes on one core)
 python benchmarks/pretrained.py --quick     a small form of one seed, which saves nothing
@@ -25,7 +25,7 @@ from s2s_helpers.course.recipes import pairs_trainer
 from s2s_helpers.decoding import translate
 from s2s_helpers.metrics import bleu, chrf
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.models.pretrained import CHECKPOINTS, load, tiny_checkpoint
+from s2s_helpers.models.pretrained import CHECKPOINTS, load_pretrained, tiny_checkpoint
 from s2s_helpers.training.denoising import infill
 
 SEEDS, SIZES, PLAIN = (0, 1, 2), (250, 1000, 3000), 4000
@@ -63,7 +63,7 @@ def one_run(seed: int, sizes=SIZES, plain: int = PLAIN, test=None, texts: int = 
         small = tiny_checkpoint(
             "bart", learned, Path(home, "small"), width=128, layers=1, seed=seed
         )
-        model = load(small)
+        model = load_pretrained(small)
         run = {"pretraining": {"texts": len(spoiled), **fitted(model, spoiled, seed, epochs=1)}}
         base, words = model.save(Path(home, "base")), model.source_vocabulary
         for name in STARTS:
@@ -73,7 +73,7 @@ def one_run(seed: int, sizes=SIZES, plain: int = PLAIN, test=None, texts: int = 
                     torch.manual_seed(seed)
                     model = TransformerSeq2Seq(words, words, layers=1, dropout=0.0)
                 else:
-                    model = load(small if name == "BART, random" else base)
+                    model = load_pretrained(small if name == "BART, random" else base)
                 run[name][str(size)] = fitted(model, train[:size], seed) | score(model, test)
                 print(f"seed {seed}, {name}, {size} pairs: {run[name][str(size)]}", flush=True)
     return run
@@ -82,7 +82,7 @@ def one_run(seed: int, sizes=SIZES, plain: int = PLAIN, test=None, texts: int = 
 def hub_run(kind: str, count: int = 1000) -> dict | None:
     """A published checkpoint's scores, as it is and after some steps; None where there is none."""
     try:
-        model = load(**CHECKPOINTS[kind])
+        model = load_pretrained(**CHECKPOINTS[kind])
     except FileNotFoundError as error:
         print(f"{kind} is left out: {error}")
         return None
@@ -144,5 +144,5 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="a small form of one seed, not saved")
     parser.add_argument("--hub", action="store_true", help="the published checkpoints")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    told = parser.parse_args()
-    main(told.quick, told.hub, told.seeds)
+    options = parser.parse_args()
+    main(options.quick, options.hub, options.seeds)

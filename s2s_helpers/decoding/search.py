@@ -1,21 +1,34 @@
-"""From a trained model to text: greedy decoding, beam search, and `translate`.
+"""Greedy decoding, beam search, and what every search is made of.
 
-Written once over the four verbs (`models/interface.py`), for every model. The source is encoded
+Written once over the four methods (`models/interface.py`), for every model. The source is encoded
 once per sentence, whole batches are decoded together, a sentence that is finished leaves the batch,
 and what a sentence gets does not depend on which others stand beside it.
+
+A search of one's own is written with two hooks, functions that are called at every step:
+
+    choose(log_p, lines) -> (tokens, their log p), (lines,) each: how the next token is taken
+    score(log_p, lines) -> log_p: what the candidates count before one is chosen; -inf forbids
+
+log_p (lines, vocabulary) is the log-probability of every next token, and `lines` is a `Lines`.
 """
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s2s_helpers.models.interface import Memory, State
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.vocabulary import EOS, PAD, SOS
+
+LINES, TOKENS = 256, 64  # room in a batch: so many lines of so many source tokens
+# Sentences that are over leave the batch when at most this share of it still goes on: sooner, and
+# moving the others' keys and values would take longer than writing on for nothing.
+STAY = 7 / 8
 
 
 @dataclass
@@ -24,8 +37,8 @@ class Hypothesis:
 
     ids: without SOS; they end with EOS if `finished`, else the length limit cut them off.
     log_probability: natural log of p(ids | source) under the model. score: what hypotheses are
-    ranked by, log_probability / lp(length). attention: one row for each id, (target, source) or
-    (layers, heads, target, source) or None.
+    ranked by, their log-probability, as hooks changed it, / lp(length). attention: one row for each
+    id, (target, source) or (layers, heads, target, source) or None.
     """
 
     ids: list[int]
@@ -38,18 +51,45 @@ class Hypothesis:
         return bool(self.ids) and self.ids[-1] == EOS
 
 
-def length_penalty_of(length, alpha: float):
+@dataclass
+class Lines:
+    """What is being written when a hook is called: one line for each row of its log_p.
+
+    rows: the row of `source` that each line translates. length: tokens written so far. model,
+    state, memory: `model.step(tokens, state, memory)` looks one token ahead, as often as wanted.
+    Some lines may be over: what a hook says of them is not used.
+    """
+
+    model: Any
+    memory: Memory
+    state: State
+    rows: list[int]
+    length: int
+    read_back: Callable[[], Tensor]
+
+    @property
+    def ids(self) -> Tensor:
+        """The tokens so far, without SOS, (lines, length); PAD where a line is over."""
+        return self.read_back()
+
+
+Choose = Callable[[Tensor, Lines], tuple[Tensor, Tensor]]
+Score = Callable[[Tensor, Lines], Tensor]
+
+
+def length_penalty_of(length: float, alpha: float) -> float:
     """lp(Y) = (5 + |Y|)^alpha / (5 + 1)^alpha, |Y| with EOS (Wu et al. 2016, equation 14)."""
     return ((5.0 + length) / 6.0) ** alpha
 
 
-# Sentences that are over leave the batch when at most this share of it still goes on: sooner, and
-# moving the others' keys and values would take longer than writing on for nothing.
-STAY = 7 / 8
+def check_source(
+    model: Any, source: Tensor, source_mask: Tensor | None, max_length: int | None
+) -> tuple[Tensor, Tensor]:
+    """The mask (made where it is None) and for every row the most ids it may write, (batch,).
 
-
-def check_source(model, source: Tensor, source_mask: Tensor | None, max_length: int | None):
-    """The mask (made where it is None) and for every row the most ids it may write, (batch,)."""
+    A model of `max_positions` reads SOS and all but the last id, so it can write as many ids.
+    Raises ValueError for a mask that does not fit, a row without a token, a max_length below 1.
+    """
     if source_mask is None:
         source_mask = source != PAD
     if source_mask.shape != source.shape or source_mask.dtype != torch.bool:
@@ -76,15 +116,12 @@ def next_log_probabilities(logits: Tensor) -> Tensor:
     While decoding it takes the place of the logits: a second tensor as large would come from the
     system anew at every step, and that takes longer than the softmax.
     """
-    if torch.is_inference_mode_enabled() and logits.dtype == torch.float32:
-        return barred(torch.log_softmax(logits, dim=-1, out=logits))
-    return barred(logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float)))
-
-
-def barred(scores: Tensor) -> Tensor:
-    """The scores (lines, vocabulary), in place, with -inf for what is never written."""
-    scores[:, PAD] = scores[:, SOS] = float("-inf")
-    return scores
+    if logits.is_inference() and logits.dtype == torch.float32:
+        log_p = torch.log_softmax(logits, dim=-1, out=logits)
+    else:
+        log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float))
+    log_p[:, PAD] = log_p[:, SOS] = float("-inf")
+    return log_p
 
 
 def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -107,129 +144,103 @@ def largest(numbers: Tensor, k: int) -> tuple[Tensor, Tensor]:
     maxima = numbers[:, :whole].unflatten(1, (-1, width)).amax(dim=2)  # (rows, groups)
     if whole < size:
         maxima = torch.cat([maxima, numbers[:, whole:].amax(dim=1, keepdim=True)], dim=1)
-    groups = maxima.topk(k, sorted=False).indices
+    groups = maxima.topk(k, sorted=False).indices  # (rows, k)
     places = (groups[:, :, None] * width + torch.arange(width, device=groups.device)).flatten(1)
-    within = numbers.gather(1, places.clamp(max=size - 1))
+    within = numbers.gather(1, places.clamp(max=size - 1))  # (rows, k x width)
     within.masked_fill_(places >= size, float("-inf"))  # the last group may be short
     values, order = within.topk(k)
     return values, places.gather(1, order)
 
 
-def greedy_decode(
-    model, source: Tensor, source_mask=None, max_length=None, attention=True, scores=True
-) -> list[Hypothesis]:
-    """Take the most probable token at every step, for all rows of `source` (batch, source) at once.
-
-    `max_length` bounds the ids of a hypothesis; without it a row of n tokens gets 2 n + 10.
-    Returns a hypothesis for every row; its score is its log-probability. `attention=False` and
-    `scores=False` spare what they name, which is then None and NaN.
-    """
-
-    def most_probable(logits, rows):
-        values, tokens = largest(next_log_probabilities(logits) if scores else barred(logits), 1)
-        return tokens[:, 0], values[:, 0] if scores else torch.full_like(values[:, 0], math.nan)
-
-    return write(model, source, source_mask, max_length, attention, most_probable)
+def most_probable(log_p: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
+    """The `choose` of greedy decoding."""
+    values, tokens = largest(log_p, 1)
+    return tokens[:, 0], values[:, 0]
 
 
-def sample(
-    model, source: Tensor, source_mask=None, max_length=None, temperature=1.0, top_k=None,
-    top_p=None, seed: int | Sequence[int] = 0, attention=True, keep: Callable | None = None,
+def generate(
+    model: Any, source: Tensor, source_mask: Tensor | None = None, choose: Choose = most_probable,
+    score: Score | None = None, max_length: int | None = None, attention: bool = True,
 ) -> list[Hypothesis]:  # fmt: skip
-    """Draw every token from the model's distribution, sharpened and cut as wanted.
+    """Write one hypothesis for each row of `source` (batch, source), token after token.
 
-    p(y) is taken to the power of 1 / `temperature` (below 1: bolder), then only the `top_k` most
-    probable tokens stay (Fan et al. 2018, section 5.1), then of these the fewest that hold at least
-    `top_p` of the probability (Holtzman et al. 2020, section 3.1). A row draws with a seed of its
-    own, `seed` + its number or one of as many seeds, so what it gets does not depend on the others.
+    The hooks `choose` and `score` are those of this file's head. `max_length` bounds the ids of a
+    hypothesis; without it a row of n tokens gets 2 n + 10. `attention=False` spares the weights.
 
-    The hypotheses' log-probabilities are the model's own, before sharpening. Raises ValueError for
-    a temperature not above 0, a top_k below 1, a top_p outside 0 to 1, or a bad source.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1, got {top_p}")
-    seeds = range(seed, seed + len(source)) if isinstance(seed, int) else seed
-    if len(seeds) != len(source):
-        raise ValueError(f"{len(source)} rows need as many seeds, got {len(seeds)}")
-    generators = [random.Random(number) for number in seeds]
-
-    def draw(logits, rows):
-        log_p = next_log_probabilities(logits)
-        if top_k is None:
-            values, tokens = log_p.sort(dim=-1, descending=True)
-        else:
-            values, tokens = largest(log_p, min(top_k, log_p.shape[1]))
-        p = (values / temperature).softmax(dim=-1)
-        before = p.cumsum(dim=-1) - p  # probability of all that come first
-        if top_p is not None:
-            p = p.masked_fill(before >= top_p, 0.0)
-        if keep is not None:
-            p = p.masked_fill(~keep(p), 0.0)
-        luck = torch.tensor([[0.0 if row is None else generators[row].random()] for row in rows])
-        reached = p.cumsum(dim=-1)  # (rows, candidates)
-        wanted = luck.to(p.device) * reached[:, -1:]
-        place = torch.searchsorted(reached, wanted, right=True)
-        place = place.clamp(max=p.shape[1] - 1)
-        return tokens.gather(1, place)[:, 0], values.gather(1, place)[:, 0]
-
-    return write(model, source, source_mask, max_length, attention, draw)
-
-
-def write(model, source, source_mask, max_length, attention, choose) -> list[Hypothesis]:
-    """Write one hypothesis for every row, choosing tokens one after the other.
-
-    `choose` takes logits (lines, vocabulary) and the rows of `source` that the lines belong to
-    (None where the row is over), and gives a token and its log-probability for every line.
+    A hypothesis's score is the sum of what `choose` says of its tokens. Raises ValueError where the
+    hooks leave a row nothing to choose (-inf), and as `check_source` does.
     """
     source_mask, limits = check_source(model, source, source_mask, max_length)
     limits = limits.tolist()
-    results = [Hypothesis([], 0.0, 0.0, []) for _ in source]
+    found = [Hypothesis([], 0.0, 0.0) for _ in limits]
+    weights: list[list] = [[] for _ in limits]  # of attention, a row for each token
     with torch.inference_mode():
         model = prepacked(model)
         memory = model.encode(source, source_mask)
         state = model.start(memory)
-        rows = list(range(len(source)))  # whose turn each line is; None: it is over
-        tokens = source.new_full((len(source),), SOS)
-        for length in range(1, max(limits) + 1):
+        rows = list(range(len(limits)))  # of the lines
+        going = rows  # the lines that are not over
+        tokens = source.new_full((len(limits),), SOS)  # (lines,)
+        length = 0
+
+        def ids() -> Tensor:
+            padded = [found[row].ids + [PAD] * (length - len(found[row].ids)) for row in rows]
+            return torch.tensor(padded, device=source.device).long().view(len(rows), length)
+
+        while going:
             logits, state, looks = model.step(tokens, state, memory)
-            looks = looks if attention else None  # a model may not know how to spare them
-            tokens, values = choose(logits, rows)
-            chosen = zip(tokens.tolist(), values.tolist(), strict=True)
-            for line, (token, value) in enumerate(chosen):
-                if (row := rows[line]) is not None:
-                    results[row].ids.append(token)
-                    results[row].log_probability += value
-                    results[row].attention.append(None if looks is None else looks[line])
-                    if token == EOS or length == limits[row]:
-                        rows[line] = None
-            going = [line for line, row in enumerate(rows) if row is not None]
-            if not going:
-                break
-            if len(going) <= STAY * len(rows):
-                rows = [rows[line] for line in going]
-                lines = torch.tensor(going, device=source.device)
-                tokens, memory, state = tokens[lines], memory.select(lines), state.select(lines)
-    for result, mask in zip(results, source_mask, strict=True):
-        result.score = result.log_probability
-        result.attention = stack_attention(result.attention, int(mask.sum()))
-    return results
+            log_p = next_log_probabilities(logits)  # (lines, vocabulary)
+            lines = Lines(model, memory, state, rows, length, ids)
+            own = None if score is None else log_p.clone()
+            tokens, values = choose(log_p if score is None else score(log_p, lines), lines)
+            scores = values.tolist()
+            if own is not None:
+                values = own.gather(1, tokens[:, None])[:, 0]  # (lines,)
+            chosen, values = tokens.tolist(), scores if own is None else values.tolist()
+            length += 1
+            before, going = going, []
+            for line in before:
+                one, token = found[row := rows[line]], chosen[line]
+                if scores[line] == -math.inf:
+                    raise ValueError(
+                        f"no token is left to choose for row {row} after {one.ids}: `choose` or "
+                        "`score` has ruled out all"
+                    )
+                one.ids.append(token)
+                one.log_probability += values[line]
+                one.score += scores[line]
+                if attention and looks is not None:
+                    weights[row].append(looks[line])
+                if token != EOS and length < limits[row]:
+                    going.append(line)
+            if going and len(going) <= STAY * len(rows):
+                rows, kept = [rows[line] for line in going], torch.tensor(going).to(source.device)
+                tokens, memory, state = tokens[kept], memory.select(kept), state.select(kept)
+                going = list(range(len(rows)))
+    for one, steps, mask in zip(found, weights, source_mask, strict=True):
+        one.attention = stack_attention(steps, int(mask.sum()))
+    return found
 
 
-def stack_attention(steps: list, source_length: int) -> Tensor | None:
+def greedy_decode(
+    model: Any, source: Tensor, source_mask: Tensor | None = None, max_length: int | None = None,
+    attention: bool = True,
+) -> list[Hypothesis]:  # fmt: skip
+    """Take the most probable token at every step, for all rows of `source` (batch, source) at once:
+    `generate` without hooks."""
+    return generate(model, source, source_mask, max_length=max_length, attention=attention)
+
+
+def stack_attention(steps: list[Tensor], source_length: int) -> Tensor | None:
     """Attention of single steps to (target, source) or (layers, heads, target, source), without the
-    columns of padding."""
-    if not steps or steps[0] is None:
-        return None
-    return torch.stack(steps, dim=-2)[..., :source_length].clone()
+    columns of padding; None of no steps."""
+    return torch.stack(steps, dim=-2)[..., :source_length].clone() if steps else None
 
 
 def beam_search(
-    model, source: Tensor, source_mask=None, beam_size=5, length_penalty=0.6, max_length=None,
-    n_best=1, attention=True,
+    model: Any, source: Tensor, source_mask: Tensor | None = None, beam_size: int = 5,
+    length_penalty: float = 0.6, max_length: int | None = None, n_best: int = 1,
+    attention: bool = True, score: Score | None = None,
 ) -> list[list[Hypothesis]]:  # fmt: skip
     """Keep the `beam_size` best unfinished hypotheses of every row (Sutskever et al. 2014, §3.2).
 
@@ -237,133 +248,161 @@ def beam_search(
     row stops only when no unfinished hypothesis can still overtake its `n_best` finished ones: its
     log-probability can only fall, and lp can grow no further than lp(limit). So stopping early
     never changes the result. Where nothing ends within the limit, the best unfinished are returned.
+    The hook `score` changes log p (see this file's head); it must not raise it above 0.
 
     Returns for every row up to `n_best` hypotheses, best first. Raises ValueError for a beam_size
-    below 1, an n_best outside 1 to beam_size, a negative length_penalty, or a bad source.
+    below 1, an n_best outside 1 to beam_size, a negative length_penalty, a bad source, and where
+    `score` leaves a row nothing at all.
     """
     if beam_size < 1:
         raise ValueError(f"beam_size must be at least 1, got {beam_size}")
     if not 1 <= n_best <= beam_size:
         raise ValueError(f"n_best must lie between 1 and beam_size {beam_size}, got {n_best}")
-    if length_penalty < 0:
+    if not length_penalty >= 0:
         raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
     source_mask, limits = check_source(model, source, source_mask, max_length)
-    lines = len(source) * beam_size
     with torch.inference_mode():
-        model = prepacked(model)
-        search = BeamSearch(model, source, source_mask, limits, beam_size, length_penalty, n_best)
-        search.attention = attention
-        while len(search.searching):
+        settings = beam_size, length_penalty, n_best, attention, score
+        search = BeamSearch(prepacked(model), source, source_mask, limits, *settings)
+        while search.searching:
             search.advance()
     return search.results()
 
 
 class BeamSearch:
-    """A batched beam search under way; `advance` is one step of every sentence.
+    """A batched beam search under way; `advance` is one step of every sentence, to be called within
+    `torch.inference_mode()` on a view of the model (`prepacked`).
 
     A sentence owns `beam_size` neighbouring lines of the batch. What the lines wrote is kept as one
     record a step, (token, parent line, attention), and read back from its end for the winners only.
     """
 
-    def __init__(self, model, source, source_mask, limits, beam_size, alpha, n_best):
-        self.model, self.beam_size = model, beam_size
-        self.alpha, self.n_best = alpha, n_best
+    def __init__(
+        self, model: Any, source: Tensor, source_mask: Tensor, limits: Tensor, beam_size: int,
+        alpha: float, n_best: int = 1, attention: bool = True, score: Score | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.beam_size, self.alpha, self.n_best = model, beam_size, alpha, n_best
+        self.attention, self.score = attention, score
         self.limits, self.source_lengths = limits.tolist(), source_mask.sum(dim=1).tolist()
-        self.best = [[] for _ in source]  # a sentence's (score, log p, step, parent line, token)
-        self.history = []
-        self.attention = True
-        self.searching = torch.arange(len(source), device=source.device)  # sentences not yet done
+        self.searching = list(range(len(source)))  # sentences not yet done
+        # Of each sentence: (score, log p, step, parent line, token), the best first.
+        self.best: list[list[tuple]] = [[] for _ in source]
+        self.history: list[tuple] = []
         self.memory = self.model.encode(source, source_mask)
         self.state = self.model.start(self.memory)
         # Before the first token all hypotheses are one.
-        self.tokens = torch.full_like(self.searching, SOS)
-        self.scores = torch.zeros(len(source), 1, device=source.device)  # (sentences, lines)
+        self.tokens = source.new_full((len(source),), SOS)  # (lines,)
+        self.scores = torch.zeros(len(source), 1, device=source.device)  # (sentences, beam)
+        self.log_p = self.scores  # the model's own, where a hook has changed the scores
 
     def advance(self) -> None:
         """Extend every line by one token, keep the best, let finished sentences go."""
-        beam, step = self.beam_size, len(self.history)
+        beam, length = self.beam_size, len(self.history)
         logits, state, attention = self.model.step(self.tokens, self.state, self.memory)
-        attention = attention if self.attention else None
-        totals = self._of_next(logits).add_(self.scores.flatten()[:, None])
+        log_p = next_log_probabilities(logits)  # (lines, vocabulary)
+        before, width, size = self.scores.flatten()[:, None], self.scores.shape[1], log_p.shape[1]
+        if self.score is None:
+            totals = log_p.add_(before)
+        else:
+            rows = [sentence for sentence in self.searching for _ in range(width)]
+            lines = Lines(self.model, self.memory, state, rows, length, self._ids)
+            own = log_p + self.log_p.flatten()[:, None]
+            totals = self.score(log_p, lines) + before
         # Each line can end in one way only, so of the best 2 beam candidates at least beam go on.
         values, flat = largest(totals.view(len(self.searching), -1), 2 * beam)
-        width, size = self.scores.shape[1], totals.shape[1]
         first_lines = torch.arange(0, len(totals), width, device=totals.device)[:, None]
         parents, tokens = first_lines + flat // size, flat % size  # (sentences, candidates)
+        found = [parents, tokens, values]
+        if self.score is not None:
+            found.append(own.view(len(self.searching), -1).gather(1, flat))
         ends = tokens == EOS
-        self._note(ends[:, :beam], values, parents, tokens, step)
+        self._note(ends[:, :beam], found)
         # Those that go on to the front, the order among them unchanged.
         front = ends.int().sort(dim=1, stable=True).indices[:, :beam]
-        values, parents, tokens = (x.gather(1, front) for x in (values, parents, tokens))
-        going = self._may_improve(values[:, 0].tolist(), step + 1)
-        for place, sentence in enumerate(self.searching.tolist()):
-            if place not in going and not self.best[sentence]:  # nothing ended within the limit
-                cut = torch.zeros_like(values, dtype=torch.bool)
-                cut[place] = True
-                self._note(cut, values, parents, tokens, step)
-        kept = torch.tensor(going, dtype=torch.long, device=values.device)
+        found = [x.gather(1, front) for x in found]  # (sentences, beam)
+        going, lost = self._may_improve(found[2][:, 0].tolist(), length + 1)
+        if lost:  # nothing ended within the limit
+            cut = torch.zeros_like(found[0], dtype=torch.bool)
+            cut[lost] = True
+            self._note(cut, found)
         if len(going) <= STAY * len(self.searching):
-            values, parents, tokens = values[kept], parents[kept], tokens[kept]
-            self.searching = self.searching[kept]
+            kept = torch.tensor(going, dtype=torch.long, device=values.device)
+            found = [x[kept] for x in found]
+            self.searching = [self.searching[place] for place in going]
             self.memory = self.memory.select(kept) if self.model.shares_memory else self.memory
         elif len(going) < len(self.searching):
-            over = torch.ones(len(values), dtype=torch.bool, device=values.device)
-            over[kept] = False
-            values[over] = float("-inf")  # nothing can come of these any more
-        self.scores, self.tokens = values, tokens.flatten()
-        lines = parents.flatten()
-        self.history.append((self.tokens, lines, attention))
+            over = sorted({*range(len(self.searching))} - {*going})
+            found[2][over] = float("-inf")  # nothing can come of these any more
+        self.scores, self.log_p = found[2], found[-1]
+        self.tokens, lines = found[1].flatten(), found[0].flatten()
+        self.history.append((self.tokens, lines, attention if self.attention else None))
         if self.model.shares_memory:
             self.state = state.select(lines, beam)
         else:
             self.state, self.memory = state.select(lines), self.memory.select(lines)
 
-    def _of_next(self, logits: Tensor) -> Tensor:
-        """What each next token adds to its line's score, (lines, vocabulary); another search than
-        the plain one may add something of its own."""
-        return next_log_probabilities(logits)
+    def _note(self, which: Tensor, found: list[Tensor]) -> None:
+        """Enter the hypotheses of `found` that are over, and keep the `n_best` of their sentence.
 
-    def _note(self, which, values, parents, tokens, step) -> None:
-        """Enter hypotheses that are over, and keep the `n_best` of their sentence."""
-        penalty = length_penalty_of(step + 1, self.alpha)
-        for place, rank in which.nonzero().tolist():
-            value = values[place, rank].item()
-            if value > float("-inf"):
+        which: (sentences, some). found: parents, tokens, scores, and with a hook the model's log p,
+        (sentences, candidates), the first of them those that `which` is about.
+        """
+        places = which.nonzero().tolist()
+        if not places:
+            return
+        length = len(self.history) + 1
+        penalty = length_penalty_of(length, self.alpha)
+        chosen = [x[:, : which.shape[1]][which].tolist() for x in found]
+        for (place, _), parent, token, value, log_p in zip(
+            places, *chosen[:3], chosen[-1], strict=True
+        ):
+            if value > -math.inf:
                 best = self.best[self.searching[place]]
-                end = (int(parents[place, rank]), int(tokens[place, rank]))
-                best.append((value / penalty, value, step, *end))
+                best.append((value / penalty, log_p, length - 1, parent, token))
                 best.sort(key=lambda entry: -entry[0])
                 del best[self.n_best :]
 
-    def _may_improve(self, live_scores: list[float], length: int) -> list[int]:
-        """Places of the sentences whose best unfinished hypothesis may still come out ahead."""
-        going = []
-        for place, sentence in enumerate(self.searching.tolist()):
+    def _may_improve(self, live_scores: list[float], length: int) -> tuple[list[int], list[int]]:
+        """Places of the sentences whose best unfinished hypothesis may still come out ahead, and of
+        those that stop with nothing finished."""
+        going, lost = [], []
+        for place, sentence in enumerate(self.searching):
             best, limit = self.best[sentence], self.limits[sentence]
             bound = live_scores[place] / length_penalty_of(limit, self.alpha)
             enough = len(best) == self.n_best and best[-1][0] >= bound
-            if length < limit and bound > float("-inf") and not enough:
+            if length < limit and bound > -math.inf and not enough:
                 going.append(place)
-        return going
+            elif not best:
+                lost.append(place)
+        return going, lost
 
     def results(self) -> list[list[Hypothesis]]:
         """The best hypotheses of every sentence, read back through the history."""
+        if [] in self.best:
+            row = self.best.index([])
+            raise ValueError(f"no token is left to choose for row {row}: `score` has ruled out all")
         records = [(tokens.tolist(), parents.tolist()) for tokens, parents, _ in self.history]
         return [
             [self._read_back(records, *entry, length) for entry in best]
             for best, length in zip(self.best, self.source_lengths, strict=True)
         ]
 
-    def _read_back(self, records, score, log_probability, step, line, token, source_length):
-        ids, looks = [token], [self._look(step, line)]
-        for earlier in range(step - 1, -1, -1):
-            tokens, parents = records[earlier]
+    def _read_back(
+        self, records: list, score: float, log_p: float, step: int, line: int, token: int,
+        source_length: int,
+    ) -> Hypothesis:  # fmt: skip
+        ids, path = [token], [line]  # the line that wrote each
+        for tokens, parents in reversed(records[:step]):
+            ids.append(tokens[line])
+            path.append(line := parents[line])
+        looks = [self.history[step - back][2] for back in range(step + 1)]
+        steps = [w[line] for w, line in zip(looks, path, strict=True) if w is not None]
+        return Hypothesis(ids[::-1], log_p, score, stack_attention(steps[::-1], source_length))
+
+    def _ids(self) -> Tensor:
+        """What the lines wrote so far, (lines, length)."""
+        line, ids = torch.arange(len(self.tokens), device=self.tokens.device), []
+        for tokens, parents, _ in reversed(self.history):
             ids.append(tokens[line])
             line = parents[line]
-            looks.append(self._look(earlier, line))
-        attention = stack_attention(looks[::-1], source_length)
-        return Hypothesis(ids[::-1], log_probability, score, attention)
-
-    def _look(self, step: int, line: int):
-        attention = self.history[step][2]
-        return None if attention is None else attention[line]
+        return torch.stack(ids[::-1], 1) if ids else line.new_empty(len(line), 0)

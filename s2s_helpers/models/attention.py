@@ -134,6 +134,7 @@ class AttentionDecoder(nn.Module):
         self.style, self.input_feeding = attention, input_feeding
         self.embedding = embedding_table(vocabulary_size, embedding)
         self.dropout = nn.Dropout(dropout)
+        self.attention: BahdanauAttention | LuongAttention
         if attention == "bahdanau":
             self.attention = BahdanauAttention(hidden, hidden, hidden)
             inputs, readout = embedding + hidden, hidden + hidden + embedding
@@ -217,8 +218,10 @@ class AttentionSeq2Seq(Seq2SeqModel):
         cell: str = "lstm", bidirectional: bool = True,
         dropout: float = 0.1,
     ):  # fmt: skip
-        shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
-        how = dict(attention=attention, score=score, input_feeding=input_feeding)
+        shape: dict[str, Any] = dict(
+            embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout
+        )
+        how: dict[str, Any] = dict(attention=attention, score=score, input_feeding=input_feeding)
         super().__init__(
             source_vocabulary, target_vocabulary, bidirectional=bidirectional, **how, **shape
         )

@@ -4,15 +4,18 @@ Words have an embedding, numbers a linear layer; words have logits, the next num
 What a vocabulary is to words, `Scaling` is to numbers: how they go in, and how they come back.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from s2s_helpers.files import plain
 from s2s_helpers.models.attention import AttentionSeq2Seq
-from s2s_helpers.models.interface import Memory
+from s2s_helpers.models.interface import Features, Memory
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
@@ -39,7 +42,9 @@ class Scaling:
         """The values that a history needs to fill the window; fewer leave some of it masked."""
         return self.past + self.period * (self.how == "season")
 
-    def __call__(self, history, horizon: int) -> tuple[np.ndarray, np.ndarray, float]:
+    def __call__(
+        self, history: Sequence[float], horizon: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """Scaled values (up to past,), and the way back: value = shift (horizon,) + size * scaled.
 
         Raises ValueError for a history that has gaps or leaves nothing to read, or horizon below 1.
@@ -80,75 +85,99 @@ class Windows:
     size: Tensor
 
     @classmethod
-    def of(cls, scaling: Scaling, histories, horizon: int, later=None) -> "Windows":
-        """The windows that end histories (time,), each; later: (histories, horizon) or None."""
+    def of(
+        cls, scaling: Scaling, histories: Sequence, horizon: int, later: np.ndarray | None = None
+    ) -> "Windows":
+        """The windows that end histories (time,), each; later: (histories, horizon) or None.
+
+        Raises ValueError as `Scaling` does.
+        """
         parts = zip(*(scaling(history, horizon) for history in histories), strict=True)
         sources, shift, size = ([torch.tensor(x).float() for x in part] for part in parts)
-        shift, size = torch.stack(shift), torch.stack(size)[:, None]
-        target = torch.stack([source[-1:] for source in sources])
+        shift, size = torch.stack(shift), torch.stack(size)[:, None]  # (batch, horizon), (batch, 1)
+        target = torch.stack([source[-1:] for source in sources])  # (batch, 1)
         if later is not None:
             target = torch.cat([target, (torch.tensor(later).float() - shift) / size], dim=1)
-        source = pad_sequence(sources, batch_first=True)[:, :, None]
+        source = pad_sequence(sources, batch_first=True)[:, :, None]  # (batch, past, 1)
         lengths = torch.tensor([[len(source)] for source in sources])
         return cls(source, torch.arange(source.shape[1]) < lengths, target, shift, size)
 
     @property
     def target_input(self) -> Tensor:
+        """What the decoder reads, (batch, horizon)."""
         return self.target[:, :-1]
 
     @property
     def target_output(self) -> Tensor:
+        """What it should say, (batch, horizon)."""
         return self.target[:, 1:]
 
-    def to(self, device) -> "Windows":
+    def to(self, device: torch.device | str) -> "Windows":
+        """The same windows on a device."""
         return Windows(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-    def select(self, rows) -> "Windows":
+    def select(self, rows: Tensor | Sequence[int] | slice) -> "Windows":
+        """The windows of some rows."""
         return Windows(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 class Forecaster(AttentionSeq2Seq):
     """Reads past values, and gives quantiles of the next, one step after the other.
 
-    `quantiles`: probabilities, rising, the median 0.5 among them; they stand where logits stood.
-    `features`: numbers at each past step. The rest as in `AttentionSeq2Seq`. Raises ValueError for
-    other quantiles.
+    `scaling`: a `Scaling`, or its settings in a dict. `quantiles`: probabilities, rising, the
+    median 0.5 among them; they stand where logits stood. `features`: numbers at each past step. The
+    rest as in `AttentionSeq2Seq`. There are no vocabularies. Raises ValueError for other quantiles.
     """
 
     def __init__(
-        self, scaling: Scaling, quantiles=QUANTILES, features=1, embedding=48, hidden=48,
-        cell="gru", dropout=0.0, **settings,
+        self, scaling: Scaling | dict, quantiles: Sequence[float] = QUANTILES, features: int = 1,
+        embedding: int = 48, hidden: int = 48, cell: str = "gru", dropout: float = 0.0,
+        **settings: Any,
     ):  # fmt: skip
         rising = list(quantiles) == sorted(set(quantiles))
         if 0.5 not in quantiles or not rising or not 0 < quantiles[0] <= quantiles[-1] < 1:
             raise ValueError(f"quantiles must rise between 0 and 1 and hold 0.5, got {quantiles}")
         settings |= dict(embedding=embedding, hidden=hidden, cell=cell, dropout=dropout)
-        super().__init__(range(1), quantiles, **settings)
-        self.scaling, self.quantiles = scaling, tuple(quantiles)
+        super().__init__(range(1), quantiles, **settings)  # what is long as a vocabulary is
+        self.source_vocabulary = self.target_vocabulary = None
+        self.scaling = Scaling(**scaling) if isinstance(scaling, dict) else scaling
+        self.quantiles = plain(tuple(quantiles))
+        own = dict(scaling=asdict(self.scaling), quantiles=self.quantiles, features=features)
+        self.settings |= plain(own)
         self.median = self.quantiles.index(0.5)
-        self.encoder.embedding = nn.Linear(features, embedding)
+        self.encoder.embedding = nn.Linear(features, embedding)  # type: ignore[assignment]
         # A decoder hands over values (batch, time); the layer wants them as (batch, time, 1).
-        self.decoder.embedding = nn.Sequential(nn.Unflatten(-1, (-1, 1)), nn.Linear(1, embedding))
+        values = nn.Sequential(nn.Unflatten(-1, (-1, 1)), nn.Linear(1, embedding))
+        self.decoder.embedding = values  # type: ignore[assignment]
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         """Values (batch, past, features) and their mask (batch, past) to a `Memory`."""
-        states, final = self.encoder(source, source_mask)
+        states, final = self.encoder(source, source_mask)  # (batch, past, hidden)
         keys = self.decoder.attention.keys(states)
         return Memory(mask=source_mask, states=states, start=self.bridge(final), keys=keys)
 
-    def check_target(self, batch) -> None:
-        """Values have no vocabulary to lie in."""
-
-    def unroll(self, batch: Windows, teacher_forcing: float = 1.0):
-        """Step through the target, reading each true value with probability `teacher_forcing` and
-        the model's own median otherwise. A median, unlike a word, hands gradients back."""
+    def features(self, batch: Windows) -> Features:  # type: ignore[override]
         memory = self.encode(batch.source, batch.source_mask)
-        state, values = self.start(memory), batch.target[:, 0]
-        found, looks = [], []
+        start = self.start(memory)
+        values, _, attention = self.decoder.features(batch.target_input, start, memory)
+        return Features(values, self.decoder.output, attention)
+
+    def forward(self, batch: Windows) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Quantiles (batch, horizon, quantiles) and attention (batch, horizon, past)."""
+        if self.training and self.teacher_forcing < 1:
+            return self.unroll(batch, self.teacher_forcing)
+        return super().forward(batch)  # type: ignore[arg-type]
+
+    def unroll(self, batch: Windows, teacher_forcing: float = 1.0) -> tuple[Tensor, Tensor]:
+        """`forward` by `step`: each true value is read with probability `teacher_forcing`, the
+        model's own median otherwise. A median, unlike a word, hands gradients back."""
+        memory = self.encode(batch.source, batch.source_mask)
+        state, values = self.start(memory), batch.target[:, 0]  # (batch,)
+        all_quantiles, all_attention = [], []
         for true in batch.target_output.unbind(1):
-            quantiles, state, attention = self.step(values, state, memory)
-            found.append(quantiles)
-            looks.append(attention)
+            quantiles, state, attention = self.step(values, state, memory)  # (batch, quantiles)
+            all_quantiles.append(quantiles)
+            all_attention.append(attention)
             keep = torch.rand(true.shape, device=true.device) < teacher_forcing
             values = torch.where(keep, true, quantiles[:, self.median])
-        return torch.stack(found, dim=1), torch.stack(looks, dim=1)
+        return torch.stack(all_quantiles, dim=1), torch.stack(all_attention, dim=1)

@@ -76,8 +76,12 @@ def autocast_type() -> torch.dtype:
 class PackedLinear(nn.Linear):
     """A linear layer in a view: many rows are multiplied on packed weights, few as ever."""
 
+    dtype: torch.dtype
+    least: int  # numbers in the fewest rows
+    multiply: Callable[[Tensor], Tensor] | None
+
     def __init__(self, dtype: torch.dtype, least: int):
-        # All else comes from the layer in whose place it stands. least: numbers in the fewest rows.
+        # All else comes from the layer in whose place it stands.
         vars(self).update(dtype=dtype, least=least, multiply=None)
 
     def __call__(self, x: Tensor) -> Tensor:

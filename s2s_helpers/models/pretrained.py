@@ -1,23 +1,31 @@
-"""Pre-trained encoder-decoders of Hugging Face's transformers, behind the four verbs: T5 (Raffel et
-al. 2020), BART (Lewis et al. 2020) and Marian (Junczys-Dowmunt et al. 2018).
+"""Pre-trained encoder-decoders of Hugging Face's transformers, with the methods of every model: T5
+(Raffel et al. 2020), BART (Lewis et al. 2020) and Marian (Junczys-Dowmunt et al. 2018).
 
 A checkpoint brings its own ids, where PAD, UNK, EOS and the start symbol stand elsewhere than here;
 `HubVocabulary` renumbers them, so that decoding, trainer, metrics and widgets need not know.
 """
 
+import base64
+import json
+import os
+import re
+import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from s2s_helpers.data import Batch
 from s2s_helpers.files import new_folder
-from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids
+from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, check_target
 from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, BaseVocabulary
 
-# Arguments of `load`, each at a commit that stays as it is. Marian's weights lie there as a pickle,
-# which torch reads with weights_only=True; a pickle cannot run code that way.
+# Arguments of `load_pretrained`, each at a commit that stays as it is. Marian's weights lie there
+# as a pickle, which torch reads with weights_only=True; a pickle cannot run code that way.
 CHECKPOINTS = {
     "t5": dict(
         name="google-t5/t5-small", revision="df1b051c49625cf57a3d0d8d3863ed4d13564fe4",
@@ -30,21 +38,34 @@ CHECKPOINTS = {
     ),
 }  # fmt: skip
 PATIENCE = 5.0  # seconds to wait for the hub's first answer
+# What a tokenizer's or a model's configuration tells of where it was read and who wrote it.
+READ_FROM = (
+    "_name_or_path",
+    "name_or_path",
+    "is_local",
+    "local_files_only",
+    "transformers_version",
+)
 NEVER = -1e4  # the logit of what is never written; finite, so that label smoothing stays finite
 
 
 class HubVocabulary(BaseVocabulary):
     """A Hugging Face tokenizer as a vocabulary of this package.
 
-    theirs: for each of our ids the checkpoint's. Its pad, unk and eos take our places, and its
-    decoder's start symbol is our SOS. T5 and Marian start with pad, BART with eos: then one of its
-    ids has two of ours, and there is one id more here (`shared_start`). prefix: put before every
-    text, as T5 wants its task named. target: whether texts are of the target language.
+    specials: the checkpoint's ids of pad, unk, start and eos, which take the places of ours; size:
+    how many ids it has. `theirs` has for each of our ids the checkpoint's. T5 and Marian start with
+    pad, BART with eos: then one of its ids has two of ours, and there is one id more here
+    (`shared_start`). prefix: put before every text, as T5 wants its task named. target: whether
+    texts are of the target language.
+
+    A text that spells a special token, such as "</s>", is text: it gets a space inside.
     """
 
     level, lowercase, language = "subword", False, None
 
-    def __init__(self, tokenizer, specials: list[int], size: int, prefix="", target=False):
+    def __init__(
+        self, tokenizer: Any, specials: list[int], size: int, prefix: str = "", target: bool = False
+    ):
         pad, unk, start, eos = specials
         self.tokenizer, self.prefix, self.target = tokenizer, prefix, target
         self.shared_start = start in (pad, unk, eos)
@@ -52,15 +73,29 @@ class HubVocabulary(BaseVocabulary):
         self._ours = {index: number for number, index in enumerate(self.theirs) if number != SOS}
         if not self.shared_start:
             self._ours[start] = SOS
+        named = {tokenizer.convert_ids_to_tokens(index) for index in specials}
+        self._specials = re.compile("|".join(map(re.escape, sorted(named, key=len)[::-1])))
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, prefix and special tokens included, without EOS."""
         return self.tokens(self._ids(text))
 
-    def to_dict(self) -> dict:
-        """The tokens in the order of their ids, and the prefix: to compare, not to load."""
-        tokens = self.tokens(range(len(self)))
-        return {"format": "Hugging Face", "prefix": self.prefix, "tokens": tokens}
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {
+            "specials": self.theirs[: len(SPECIALS)],
+            "size": len(self) - self.shared_start,
+            "prefix": self.prefix,
+            "target": self.target,
+            "files": tokenizer_files(self.tokenizer),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "HubVocabulary":
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in saved["files"].items():
+                Path(folder, Path(name).name).write_bytes(base64.b64decode(content))
+            tokenizer = read_tokenizer(folder, local_files_only=True)
+        return cls(tokenizer, *(saved[key] for key in ("specials", "size", "prefix", "target")))
 
     def __len__(self) -> int:
         return len(self.theirs)
@@ -68,8 +103,9 @@ class HubVocabulary(BaseVocabulary):
     def _ids(self, text: str) -> list[int]:
         if not text.strip():
             return []
-        told = {"text_target" if self.target else "text": self.prefix + text}
-        ids = [self._ours[index] for index in self.tokenizer(**told).input_ids]
+        text = self._specials.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        text = {"text_target" if self.target else "text": self.prefix + text}
+        ids = [self._ours[index] for index in self.tokenizer(**text).input_ids]
         return ids[:-1] if ids[-1] == EOS else ids
 
     def _token(self, index: int) -> str:
@@ -86,31 +122,79 @@ class HubVocabulary(BaseVocabulary):
         return text.strip()
 
 
+def read_tokenizer(name: str | os.PathLike, **options: Any) -> Any:
+    """transformers' tokenizer of this name or folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Marian's recommends one more package
+        return quiet_transformers().AutoTokenizer.from_pretrained(name, **options)
+
+
+def tokenizer_files(tokenizer: Any) -> dict[str, str]:
+    """The files that `save_pretrained` writes, by name, in base64."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    # Where it was read does not make it another one.
+    config = json.loads(files["tokenizer_config.json"])
+    config = {key: value for key, value in config.items() if key not in READ_FROM}
+    files["tokenizer_config.json"] = json.dumps(config, sort_keys=True).encode()
+    return {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
+
+
 class Pretrained(Seq2SeqModel):
     """A checkpoint's model (`inner`: T5ForConditionalGeneration, BartForConditionalGeneration or
-    MarianMTModel) and its tokenizer, speaking the four verbs.
+    MarianMTModel), with the methods and ids of this package.
 
-    A `State` holds in `hidden`, for each layer, keys and values of the target so far and of the
-    source, each (lines, heads, tokens, d). Attention needs the model's "eager" implementation; in
-    training mode there is none. Raises ValueError where the checkpoint does not say how its decoder
-    starts.
+    `Pretrained.of(inner, tokenizer)` wraps one that is there; called itself, it makes random
+    weights for a configuration and a generation configuration, both in JSON. A `State` holds in
+    `hidden`, for each layer, keys and values of the target so far and of the source, each (lines,
+    heads, tokens, width of a head). In training mode there is no attention.
     """
 
-    def __init__(self, inner: nn.Module, tokenizer, prefix: str = ""):
-        config, told = inner.config, inner.generation_config
+    inner: Any
+    theirs: Tensor
+
+    def __init__(
+        self, source_vocabulary: HubVocabulary, target_vocabulary: HubVocabulary, config: str,
+        generation: str,
+    ):  # fmt: skip
+        super().__init__(source_vocabulary, target_vocabulary, config=config, generation=generation)
+        library = quiet_transformers()
+        read = library.AutoConfig.for_model(**json.loads(config))
+        auto = library.AutoModelForSeq2SeqLM
+        inner = auto.from_config(read, attn_implementation="eager")  # others give no attention
+        inner.generation_config = library.GenerationConfig.from_dict(json.loads(generation))
+        self._wrap(inner)
+
+    @classmethod
+    def of(cls, inner: Any, tokenizer: Any, prefix: str = "") -> "Pretrained":
+        """A model and its tokenizer, as transformers gives them, as a model of this package; the
+        "eager" implementation has attention. prefix: put before every source text.
+
+        Raises ValueError where the checkpoint does not say how its decoder starts.
+        """
+        config, generation = inner.config, inner.generation_config
         start = getattr(config, "decoder_start_token_id", None)
-        start = told.decoder_start_token_id if start is None else start
+        start = generation.decoder_start_token_id if start is None else start
         specials = [config.pad_token_id, tokenizer.unk_token_id, start, config.eos_token_id]
         if not all(isinstance(index, int) for index in specials):
             raise ValueError(f"this needs one id each for pad, unk, start and eos, got {specials}")
-        texts = tokenizer, specials, config.vocab_size
-        super().__init__(
-            HubVocabulary(*texts, prefix), HubVocabulary(*texts, target=True), prefix=prefix
-        )
+        size = config.vocab_size
+        source = HubVocabulary(tokenizer, specials, size, prefix)
+        target = HubVocabulary(tokenizer, specials, size, target=True)
+        with torch.device("meta"):
+            model = cls(source, target, as_json(config), as_json(generation))
+        model._wrap(inner)
+        return model
+
+    def _wrap(self, inner: Any) -> None:
         self.inner = inner
-        self.max_positions = getattr(config, "max_position_embeddings", None)  # T5 has no limit
-        theirs = torch.tensor(self.source_vocabulary.theirs)
-        self.register_buffer("theirs", theirs, persistent=False)
+        self.max_positions = getattr(inner.config, "max_position_embeddings", None)  # T5: no limit
+        theirs = torch.tensor(self.source_vocabulary.theirs, device=inner.device)
+        self.register_buffer("theirs", theirs, persistent=False)  # (vocabulary,)
+        # Done now, as the first call would do it to whatever view of the model is called.
+        hooks = import_optional("transformers.utils.output_capturing")
+        hooks.maybe_install_capturing_hooks(inner)
 
     def encode(self, source: Tensor, source_mask: Tensor) -> Memory:
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
@@ -121,48 +205,60 @@ class Pretrained(Seq2SeqModel):
     def start(self, memory: Memory) -> State:
         return State()
 
-    def step(self, tokens: Tensor, state: State, memory: Memory):
-        kept = import_optional("transformers")
+    def step(
+        self, tokens: Tensor, state: State, memory: Memory
+    ) -> tuple[Tensor, State, Tensor | None]:
+        library = import_optional("transformers")
         # Theirs changes in place, and a `State` is a value: so a new one each time.
-        empty = kept.DynamicCache(), kept.DynamicCache()
-        cache = kept.EncoderDecoderCache(*([state.hidden] if state.hidden else empty))
-        logits, looks = self._decode(tokens[:, None], memory, cache)
+        empty = library.DynamicCache(), library.DynamicCache()
+        cache = library.EncoderDecoderCache(*([state.hidden] if state.hidden else empty))
+        logits, attention = self._decode(tokens[:, None], memory, cache)
         hidden = tuple(tuple(x for x in layer if x is not None) for layer in cache)
         state = State(hidden, position=state.position + 1)
-        return logits[:, 0], state, None if looks is None else looks[..., 0, :]
+        return logits[:, 0], state, None if attention is None else attention[..., 0, :]
 
-    def teacher_forced(self, batch):
-        self.check_target(batch)
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        if self.training and self.teacher_forcing < 1:
+            return super().forward(batch)
+        check_target(self, batch)
         memory = self.encode(batch.source, batch.source_mask)
         return self._decode(batch.target_input, memory)
 
-    def _decode(self, tokens: Tensor, memory: Memory, cache=None):
+    def _decode(
+        self, tokens: Tensor, memory: Memory, cache: Any = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits (batch, target, vocabulary) in the order of our ids, and cross-attention (batch,
         layers, heads, target, source) or None."""
-        wanted = self.wants_attention and not self.training
         found = self.inner(
             encoder_outputs=(memory.states,),
             attention_mask=memory.mask.long(),
             decoder_input_ids=self.theirs[tokens],
             cache=cache,
             use_cache=cache is not None,
-            output_attentions=wanted,
+            output_attentions=not self.training,
         )
-        logits = found.logits.index_select(-1, self.theirs)
+        logits = found.logits.index_select(-1, self.theirs)  # (batch, target, vocabulary)
         if self.target_vocabulary.shared_start:  # else pad or eos would count twice
             logits = logits.index_fill(-1, self.theirs.new_tensor([SOS]), NEVER)
-        return logits, torch.stack(found.cross_attentions, dim=1) if wanted else None
+        attention = found.cross_attentions  # for each layer, (batch, heads, target, source)
+        return logits, torch.stack(attention, dim=1) if attention else None
 
-    def save(self, folder) -> Path:
-        """Write a checkpoint that `load` and transformers read; the folder, which must be new,
-        appears when all is there. Raises FileExistsError where it exists already."""
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write a checkpoint that `load_pretrained` and transformers read; the folder, which must
+        be new, appears when all is there. Raises FileExistsError where it exists already."""
         with new_folder(folder) as scratch:
             for part in (self.inner, self.source_vocabulary.tokenizer):
                 part.save_pretrained(scratch)
         return Path(folder)
 
 
-def quiet_transformers():
+def as_json(config: Any) -> str:
+    """A configuration of transformers, without the version that wrote it and where it was read."""
+    kept = {key: value for key, value in config.to_dict().items() if key not in READ_FROM}
+    return json.dumps(kept, sort_keys=True)
+
+
+def quiet_transformers() -> Any:
     """The library, without its progress bars and with errors only."""
     library = import_optional("transformers")
     library.utils.logging.set_verbosity_error()
@@ -170,10 +266,12 @@ def quiet_transformers():
     return library
 
 
-def load(name, revision: str | None = None, prefix: str = "", safetensors: bool = True):
+def load_pretrained(
+    name: str | os.PathLike, revision: str | None = None, prefix: str = "", safetensors: bool = True
+) -> Pretrained:
     """A `Pretrained` in evaluation mode, from a local folder, the hub's cache, or the hub.
 
-    name: a folder that `save_pretrained` wrote, or a model on the Hugging Face hub, there at the
+    name: a folder that `Pretrained.save` wrote, or a model on the Hugging Face hub, there at the
     commit `revision`. safetensors: read this format alone; False: torch's own, with weights_only.
     No code of a checkpoint is ever run. What is in the cache is read without asking the hub.
 
@@ -183,14 +281,12 @@ def load(name, revision: str | None = None, prefix: str = "", safetensors: bool 
     library, hub = quiet_transformers(), import_optional("huggingface_hub")
 
     def read(offline: bool) -> Pretrained:
-        told = dict(local_files_only=offline, trust_remote_code=False)
-        told |= {} if revision is None else dict(revision=revision)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Marian's tokenizer recommends one more package
-            tokenizer = library.AutoTokenizer.from_pretrained(name, **told)
-        told |= dict(use_safetensors=safetensors, attn_implementation="eager")
-        inner = library.AutoModelForSeq2SeqLM.from_pretrained(name, **told)
-        return Pretrained(inner, tokenizer, prefix).eval()
+        options: dict[str, Any] = dict(local_files_only=offline, trust_remote_code=False)
+        options |= {} if revision is None else dict(revision=revision)
+        tokenizer = read_tokenizer(name, **options)
+        options |= dict(use_safetensors=safetensors, attn_implementation="eager")
+        inner = library.AutoModelForSeq2SeqLM.from_pretrained(name, **options)
+        return Pretrained.of(inner, tokenizer, prefix).eval()
 
     try:
         return read(offline=True)
@@ -208,7 +304,7 @@ def load(name, revision: str | None = None, prefix: str = "", safetensors: bool 
     except Exception as error:  # whatever a network can do wrong
         raise FileNotFoundError(
             f"{name} is not on this machine and the Hugging Face hub could not be reached. Connect "
-            "to the network once (the files are then kept), or give load a folder that holds them. "
+            "to the network once (the files are then kept), or give a folder that holds them. "
             f"It failed with {type(error).__name__}: {error}"
         ) from error
 
@@ -222,15 +318,15 @@ TINY = {
 }
 
 
-def tiny_tokenizer(kind: str, texts, size: int):
+def tiny_tokenizer(kind: str, texts: Sequence[str], size: int) -> Any:
     """A tokenizer of up to `size` pieces learned from texts (unigram, Kudo 2018), numbered as this
     kind's is."""
     parts, (_, before, after) = import_optional("tokenizers"), TINY[kind]
     tokenizer = parts.Tokenizer(parts.models.Unigram())
     tokenizer.pre_tokenizer = parts.pre_tokenizers.Metaspace()
     tokenizer.decoder = parts.decoders.Metaspace()
-    told = dict(special_tokens=before, unk_token="<unk>", show_progress=False)
-    trainer = parts.trainers.UnigramTrainer(vocab_size=size - len(after), **told)
+    options = dict(special_tokens=before, unk_token="<unk>", show_progress=False)
+    trainer = parts.trainers.UnigramTrainer(vocab_size=size - len(after), **options)
     tokenizer.train_from_iterator(texts, trainer)
     frame = ["<s>", "$A", "</s>"] if kind == "bart" else ["$A", "</s>"]
     ends = [(token, tokenizer.token_to_id(token)) for token in frame if token != "$A"]
@@ -242,9 +338,10 @@ def tiny_tokenizer(kind: str, texts, size: int):
 
 
 def tiny_checkpoint(
-    kind: str, texts, folder, vocabulary=2000, width=64, heads=4, layers=2, seed=0
-) -> Path:
-    """Random weights and a tokenizer for `texts` in a new folder, as `load` wants them.
+    kind: str, texts: Sequence[str], folder: str | os.PathLike, vocabulary: int = 2000,
+    width: int = 64, heads: int = 4, layers: int = 2, seed: int = 0,
+) -> Path:  # fmt: skip
+    """Random weights and a tokenizer for `texts` in a new folder, as `load_pretrained` wants them.
 
     Raises ValueError for a kind other than "t5", "bart" and "marian".
     """
@@ -254,17 +351,17 @@ def tiny_checkpoint(
     tokenizer = tiny_tokenizer(kind, texts, vocabulary)
     pad, eos = tokenizer.pad_token_id, tokenizer.eos_token_id
     start = eos if kind == "bart" else pad
-    told = dict(vocab_size=len(tokenizer), d_model=width, pad_token_id=pad, eos_token_id=eos)
+    options = dict(vocab_size=len(tokenizer), d_model=width, pad_token_id=pad, eos_token_id=eos)
     if kind == "t5":
-        told |= dict(num_layers=layers, num_heads=heads, d_kv=width // heads, d_ff=2 * width)
-        told |= dict(dropout_rate=0.0)
+        options |= dict(num_layers=layers, num_heads=heads, d_kv=width // heads, d_ff=2 * width)
+        options |= dict(dropout_rate=0.0)
     else:
         sizes = dict(layers=layers, attention_heads=heads, ffn_dim=2 * width).items()
-        told |= {f"{side}_{k}": size for side in ("encoder", "decoder") for k, size in sizes}
-        told |= dict(dropout=0.0, init_std=width**-0.5, max_position_embeddings=256)
-        told |= dict(scale_embedding=kind == "marian", forced_eos_token_id=None)
-    config = getattr(library, f"{name}Config")(decoder_start_token_id=start, **told)
+        options |= {f"{side}_{k}": size for side in ("encoder", "decoder") for k, size in sizes}
+        options |= dict(dropout=0.0, init_std=width**-0.5, max_position_embeddings=256)
+        options |= dict(scale_embedding=kind == "marian", forced_eos_token_id=None)
+    config = getattr(library, f"{name}Config")(decoder_start_token_id=start, **options)
     ending = "MTModel" if kind == "marian" else "ForConditionalGeneration"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Pretrained(getattr(library, name + ending)(config), tokenizer).save(folder)
+        return Pretrained.of(getattr(library, name + ending)(config), tokenizer).save(folder)

@@ -105,8 +105,8 @@ class Bridge(nn.Module):
     def forward(self, final: tuple) -> tuple:
         """A tuple of (batch, layers, hidden) to a tuple of the same shapes."""
         return tuple(
-            torch.stack([torch.tanh(w(h[:, layer])) for layer, w in enumerate(part)], dim=1)
-            for part, h in zip(self.linear, final, strict=True)
+            torch.stack([w(h[:, layer]) for layer, w in enumerate(layers.children())], dim=1).tanh()
+            for layers, h in zip(self.linear, final, strict=True)
         )
 
 
@@ -153,7 +153,9 @@ class Seq2Seq(Seq2SeqModel):
         hidden: int = 256, layers: int = 1,
         cell: str = "lstm", bidirectional: bool = True, dropout: float = 0.1,
     ):  # fmt: skip
-        shape = dict(embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout)
+        shape: dict[str, Any] = dict(
+            embedding=embedding, hidden=hidden, layers=layers, cell=cell, dropout=dropout
+        )
         super().__init__(source_vocabulary, target_vocabulary, bidirectional=bidirectional, **shape)
         self.encoder = Encoder(len(source_vocabulary), bidirectional=bidirectional, **shape)
         self.bridge = Bridge(hidden, layers, cell)

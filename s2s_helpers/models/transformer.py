@@ -86,7 +86,9 @@ class MultiHeadAttention(nn.Module):
         """Keys and values of the tokens x (batch, time, width): what a decoder may keep."""
         return self.split(self.key(x)), self.split(self.value(x))
 
-    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Let the tokens x (batch, target, width) attend to keys and values.
 
         Returns (batch, target, width) and weights (batch, heads, target, source).

@@ -55,7 +55,8 @@ def _copied(module: nn.Module, replace: Callable, direct: bool, done: dict) -> n
     hooked = replaced_forward or own["_forward_hooks"] or own["_forward_pre_hooks"]
     new = None if hooked else replace(module)
     if new is None:
-        kind = without_hooks(type(module)) if direct and not hooked else type(module)
+        kind: Any = type(module)
+        kind = without_hooks(kind) if direct and not hooked else kind
         new = object.__new__(kind)
     done[module] = new
     mine = vars(new)
@@ -71,14 +72,17 @@ def _copied(module: nn.Module, replace: Callable, direct: bool, done: dict) -> n
 
 
 @cache
-def without_hooks(kind: type) -> type:
+def without_hooks(kind: Any) -> Any:
     """The class of modules, called as their `forward` without `nn.Module`'s look for hooks."""
     if kind.__call__ is not nn.Module.__call__ or kind.forward is nn.Module.forward:
         return kind
     if issubclass(kind, Seq2SeqModel):
         return kind
     changes = dict(__call__=kind.forward, register_forward_hook=too_late)
-    return type(kind.__name__, (kind,), changes | dict(register_forward_pre_hook=too_late))
+    changes |= dict(register_forward_pre_hook=too_late)
+    # The class goes by its own name: transformers knows classes by theirs.
+    changes |= dict(__module__=kind.__module__, __qualname__=kind.__qualname__)
+    return type(kind.__name__, (kind,), changes)
 
 
 def too_late(module: nn.Module, *_: Any, **__: Any) -> None:

@@ -1,27 +1,25 @@
 """A trained transformer as two ONNX graphs, which ONNX Runtime runs without PyTorch's layers."""
 
 import copy
+import hashlib
 import json
 import logging
+import os
 import shutil
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from s2s_helpers.files import new_folder
-from s2s_helpers.models import (
-    Memory,
-    MultiHeadAttention,
-    Seq2SeqModel,
-    State,
-    TransformerSeq2Seq,
-)
+from s2s_helpers.models import Memory, Seq2SeqModel, State, TransformerSeq2Seq
 from s2s_helpers.models.interface import check_ids
+from s2s_helpers.models.transformer import additive
 from s2s_helpers.optional import import_optional
 from s2s_helpers.vocabulary import vocabulary_from_dict
 
@@ -33,51 +31,56 @@ GRAPHS = {
 }
 
 
-class GraphAttention(MultiHeadAttention):
-    """Multi-head attention in one operation: our own softmax asks how long a row is, and a graph
-    must be the same for all."""
-
-    def forward(self, x: Tensor, keys_values: tuple, mask: Tensor | None):
-        mixed = F.scaled_dot_product_attention(self.split(self.query(x)), *keys_values, mask)
-        return self.output(mixed.transpose(1, 2).flatten(2)), None
-
-
-class Encoder(nn.Module):
+class EncoderGraph(nn.Module):
     """`encode` in plain tensors: source (batch, source) to states (batch, source, width) and the
-    cross-attention's keys and values (batch, layers, 2, heads, source, d)."""
+    cross-attention's keys and values (batch, layers, 2, heads, source, width of a head)."""
+
+    model: TransformerSeq2Seq
 
     def __init__(self, model: TransformerSeq2Seq):
         super().__init__()
         self.model = model
 
-    def forward(self, source: Tensor, source_mask: Tensor):
-        x = self.model.embed(self.model.source_embedding, source)
+    def forward(self, source: Tensor, source_mask: Tensor) -> tuple[Tensor, Tensor]:
+        mask = additive(source_mask)[:, None, None]  # (batch, 1, 1, source)
+        x = self.model.embed(self.model.source_embedding, source)  # (batch, source, width)
         for layer in self.model.encoder:
-            x, _ = layer(x, source_mask)
+            x, _ = layer(x, mask)
         x = self.model.encoder_norm(x)
         pairs = [torch.stack(layer.cross.keys_values(x), 1) for layer in self.model.decoder]
         return x, torch.stack(pairs, 1)
 
 
-class Step(Encoder):
+class StepGraph(nn.Module):
     """`step` in plain tensors: tokens (lines,) and the keys and values of all tokens before them,
-    (lines, layers, 2, heads, past, d), to logits and the same with one more."""
+    (lines, layers, 2, heads, past, width of a head), to logits and the same with one more."""
 
-    def forward(self, tokens: Tensor, past: Tensor, keys: Tensor, source_mask: Tensor):
-        model, here, grown = self.model, past.shape[4], []
+    model: TransformerSeq2Seq
+
+    def __init__(self, model: TransformerSeq2Seq):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, tokens: Tensor, past: Tensor, keys: Tensor, source_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        here, grown = past.shape[4], []
 
         def extend(layer: int, *new: Tensor) -> tuple:
             grown.append(torch.cat([past[:, layer], torch.stack(new, 1)], dim=3))
             return grown[-1].unbind(1)
 
-        memory = Memory(source_mask, keys, keys=tuple(pair.unbind(1) for pair in keys.unbind(1)))
-        x = model.embed(model.target_embedding, tokens[:, None], here, here + 1)
-        features, _ = model._decode(x, None, memory, SimpleNamespace(extend=extend))
-        return model.output(features[:, 0]), torch.stack(grown, 1)
+        pairs = tuple(pair.unbind(1) for pair in keys.unbind(1))
+        mask = additive(source_mask)[:, None, None]  # (lines, 1, 1, source)
+        memory = Memory(source_mask, keys, keys=(pairs, mask))
+        cache: Any = SimpleNamespace(extend=extend)
+        x = self.model.embed(self.model.target_embedding, tokens[:, None], here, here + 1)
+        features, _ = self.model._decode(x, None, memory, cache)  # (lines, 1, width)
+        return self.model.output(features[:, 0]), torch.stack(grown, 1)
 
 
 @contextmanager
-def quietly():
+def quietly() -> Iterator[None]:
     """Silence from exporters, which talk of their own insides."""
     before = logging.root.manager.disable
     with warnings.catch_warnings():
@@ -89,27 +92,26 @@ def quietly():
             logging.disable(before)
 
 
-def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
+def export_onnx(model: TransformerSeq2Seq, folder: str | os.PathLike) -> Path:
     """Write the encoder and one step of the decoder as ONNX graphs into a new folder.
 
     Batch, source length and the number of tokens so far stay free, up to the model's positions.
-    Raises TypeError for another kind of model, FileExistsError where the folder exists.
+    Changed parts are exported as they are. Raises TypeError for another kind of model, ValueError
+    where this one's `encode` or `step` was replaced, FileExistsError where the folder exists.
     """
     if type(model) is not TransformerSeq2Seq:
         raise TypeError(f"only a TransformerSeq2Seq can be exported, not a {type(model).__name__}")
+    if replaced := sorted({"encode", "start", "step", "embed", "_decode"} & vars(model).keys()):
+        raise ValueError(f"a model with a {' and '.join(replaced)} of its own cannot be exported")
     import_optional("onnxscript")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    model.wants_attention = False
-    for module in model.modules():
-        if type(module) is MultiHeadAttention:
-            module.__class__ = GraphAttention
     longest = model.max_positions
     lines, time = torch.export.Dim("lines"), torch.export.Dim("time", max=longest)
     past, rows = torch.export.Dim("past", max=longest - 1), {0: lines, 1: time}
     heads = model.settings["heads"]
     cache = (len(model.decoder), 2, heads, 3, model.width // heads)
     source, mask = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool)
-    encoder, step = Encoder(model), Step(model)
+    encoder, step = EncoderGraph(model), StepGraph(model)
     inputs = source[:, 0], torch.zeros(2, *cache), encoder(source, mask)[1], mask
     shapes = {0: lines}, {0: lines, 4: past}, {0: lines, 4: time}, rows
     jobs = (
@@ -129,11 +131,12 @@ def export_onnx(model: TransformerSeq2Seq, folder) -> Path:
     return Path(folder)
 
 
-def quantize_int8(folder, new) -> Path:
+def quantize_int8(folder: str | os.PathLike, new: str | os.PathLike) -> Path:
     """Copy an exported model into a new folder, with weights of 8 bits (dynamic quantization).
 
     Weights are rounded once, with a scale for each column; activations at every call, with the
     scale of what is there. Weights keep to 7 bits: in 8, sums overflow on processors without VNNI.
+    Raises FileNotFoundError where `folder` holds none, FileExistsError where `new` exists.
     """
     quantization = import_optional("onnxruntime.quantization")
     with new_folder(new) as scratch, quietly():
@@ -146,15 +149,20 @@ def quantize_int8(folder, new) -> Path:
 
 
 class OnnxModel(Seq2SeqModel):
-    """An exported model on ONNX Runtime, with so many threads: the verbs of any model, without
-    gradients and attention weights. Raises FileNotFoundError where a file is missing."""
+    """An exported model on ONNX Runtime, with so many threads: the methods of any model, without
+    gradients and attention weights. `settings` has a hash of each file, by which an exported model
+    is told from another. Raises FileNotFoundError where a file is missing."""
 
-    def __init__(self, folder, threads: int = 1):
+    def __init__(self, folder: str | os.PathLike, threads: int = 1):
+        hashes = {}
         for name in ("model.json", *GRAPHS):
-            if not Path(folder, name).is_file():
+            if not (path := Path(folder, name)).is_file():
                 raise FileNotFoundError(f"no {name} in {folder}: use export_onnx(model, folder)")
+            with path.open("rb") as file:
+                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
         about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
-        super().__init__(*(vocabulary_from_dict(about[f"{side}_vocabulary"]) for side in SIDES))
+        sides = (vocabulary_from_dict(about[f"{side}_vocabulary"]) for side in SIDES)
+        super().__init__(*sides, files=hashes)
         self.max_positions, self.cache = about["max_positions"], about["cache"]
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # says: on the CPU
         runtime = import_optional("onnxruntime")
@@ -166,7 +174,7 @@ class OnnxModel(Seq2SeqModel):
         )
 
     @staticmethod
-    def run(session, **inputs: Tensor) -> list[Tensor]:
+    def run(session: Any, **inputs: Tensor) -> list[Tensor]:
         """What the graph gives, as tensors."""
         found = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         return [torch.from_numpy(array) for array in found]
@@ -179,7 +187,7 @@ class OnnxModel(Seq2SeqModel):
     def start(self, memory: Memory) -> State:
         return State(hidden=(torch.zeros(len(memory.mask), *self.cache),))
 
-    def step(self, tokens: Tensor, state: State, memory: Memory):
-        told = dict(tokens=tokens, past=state.hidden[0], keys=memory.keys, source_mask=memory.mask)
-        logits, past = self.run(self.stepper, **told)
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, None]:
+        past = dict(past=state.hidden[0], keys=memory.keys, source_mask=memory.mask)
+        logits, past = self.run(self.stepper, tokens=tokens, **past)
         return logits, State(hidden=(past,), position=state.position + 1), None

@@ -1,6 +1,7 @@
 """T5, BART and Marian behind the four verbs: what transformers itself computes, in our ids."""
 
 import importlib.util
+import io
 import json
 import socket
 import time
@@ -9,15 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2s_helpers.corpora import Pair
+from s2s_helpers.corpora import Pair, Splits
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
 from s2s_helpers.decoding import beam_search, greedy_decode, sample, translate
 from s2s_helpers.loss import Seq2SeqLoss
-from s2s_helpers.models import MultiHeadAttention
-from s2s_helpers.models.pretrained import CHECKPOINTS, TINY, load, quiet_transformers
+from s2s_helpers.models import MultiHeadAttention, load_model, save_model
+from s2s_helpers.models.interface import unroll
+from s2s_helpers.models.pretrained import (
+    CHECKPOINTS,
+    TINY,
+    HubVocabulary,
+    Pretrained,
+    load_pretrained,
+    quiet_transformers,
+    read_tokenizer,
+)
 from s2s_helpers.models.pretrained import tiny_checkpoint as tiny
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.training import Seq2SeqTrainer, training_config
-from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
+from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK, vocabulary_from_dict
 
 if importlib.util.find_spec("transformers") is None:
     pytest.skip("transformers is not installed", allow_module_level=True)
@@ -51,7 +62,7 @@ def trained(folders, tmp_path_factory):
     """The same after a few steps, so that they write different things, and end."""
     home = tmp_path_factory.mktemp("trained")
     for kind, folder in folders.items():
-        trainer = trainer_of(load(folder), STEPS)
+        trainer = trainer_of(load_pretrained(folder), STEPS)
         trainer.fit()
         trainer.model.save(home / kind)
     return {kind: home / kind for kind in folders}
@@ -64,7 +75,7 @@ def kind(request):
 
 @pytest.fixture
 def model(trained, kind):
-    return load(trained[kind])
+    return load_pretrained(trained[kind])
 
 
 @pytest.fixture
@@ -102,14 +113,25 @@ def test_ids_are_ours_and_text_comes_back(model, kind):
     assert words.tokens([PAD, UNK, SOS, EOS]) == ["<pad>", "<unk>", "<sos>", "<eos>"]
     with pytest.raises(ValueError, match="cannot encode an empty sentence"):
         words.encode(" ")
-    assert words != model.target_vocabulary or not words.prefix
-    json.dumps(words.to_dict())
+    assert words != model.target_vocabulary
+    again = vocabulary_from_dict(json.loads(json.dumps(words.to_dict())))
+    assert type(again) is HubVocabulary and again == words and again.theirs == words.theirs
+    assert [again.encode(text) for text in TEXTS] == [words.encode(text) for text in TEXTS]
+
+
+def test_special_tokens_in_a_text_are_text(model):
+    words = model.source_vocabulary
+    for special in {"</s>", "<pad>", "<unk>"}:
+        ids = words.encode(f"A dog {special} runs.")
+        assert not {PAD, SOS, EOS} & set(ids[:-1])
+        assert ids == words.encode(f"A dog < {special[1:]} runs.")
+    assert len(translate(model, ["A </s> dog <pad>"], max_length=5)) == 1
+    if "<mask>" in words.tokenizer.all_special_tokens:  # what BART is trained with stays one
+        assert "<mask>" in words.tokenize("A <mask> runs.")
 
 
 def test_a_start_symbol_of_its_own_takes_no_further_id(folders):
-    from s2s_helpers.models.pretrained import HubVocabulary
-
-    tokenizer = load(folders["t5"]).source_vocabulary.tokenizer
+    tokenizer = load_pretrained(folders["t5"]).source_vocabulary.tokenizer
     words = HubVocabulary(tokenizer, [0, 2, 7, 1], 300)
     assert not words.shared_start and len(words) == 300 and words.theirs[:4] == [0, 2, 7, 1]
     assert sorted(words.theirs) == list(range(300)) and words._ours[7] == SOS
@@ -138,11 +160,21 @@ def test_forward_gives_their_logits(model, batch):
 def test_step_and_forward_agree(model, batch):
     with torch.no_grad():
         logits, attention = model(batch)
-        stepped, looks = model.unroll(batch)
+        stepped, step_attention = unroll(model, batch)
     torch.testing.assert_close(stepped, logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(looks, attention, atol=1e-4, rtol=1e-4)
-    model.wants_attention = False
-    assert model(batch)[1] is None and torch.equal(model(batch)[0].detach(), logits)
+    torch.testing.assert_close(step_attention, attention, atol=1e-4, rtol=1e-4)
+    assert model.train()(batch)[1] is None
+
+
+def test_the_share_of_teacher_forcing_acts_in_training_only(model, batch):
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    model.teacher_forcing = 0.0
+    with torch.no_grad():
+        forced, free = model(batch)[0], model.train()(batch)[0]
+        torch.testing.assert_close(free, unroll(model, batch, 0.0)[0])
+    assert not torch.allclose(free, forced, atol=1e-3)
 
 
 def test_a_sentence_gets_the_same_alone_and_in_a_padded_batch(model, batch):
@@ -199,17 +231,67 @@ def test_everything_that_decodes_serves(model):
 
 def test_the_trainer_teaches_it_and_resumes(folders, kind, tmp_path):
     smoothing = 0.1 if kind == "bart" else 0.0
-    first = trainer_of(load(folders[kind]), 20, smoothing, tmp_path)
+    first = trainer_of(load_pretrained(folders[kind]), 20, smoothing, tmp_path)
     losses = [row["train_loss"] for row in first.fit().epochs]
     assert losses[-1] < losses[0] - 1
-    again = trainer_of(load(folders[kind]), 21, smoothing, tmp_path)
+    again = trainer_of(load_pretrained(folders[kind]), 21, smoothing, tmp_path)
     again.fit(resume=True)
     assert len(again.history.epochs) == 21
 
 
+def test_one_file_holds_it_all(model, kind, batch, tmp_path, no_network):
+    save_model(model, tmp_path / "model.pt")
+    state = torch.random.get_rng_state()
+    again = load_model(tmp_path / "model.pt")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert type(again) is Pretrained and again.settings == model.settings
+    (logits, attention), (expected, looked) = again(batch), model(batch)
+    assert torch.equal(logits, expected) and torch.equal(attention, looked)
+    assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in model.parameters())
+    assert translate(again, TEXTS[:2])[0].text == translate(model, TEXTS[:2])[0].text
+    assert again.source_vocabulary == model.source_vocabulary
+    assert again.inner.generation_config.eos_token_id == model.inner.generation_config.eos_token_id
+    # The tokenizers share their files, which the file has once.
+    assert no_network == [] and [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_tokenizer_of_sentencepiece_models_comes_back(tmp_path):
+    """The published Marian models have no tokenizer.json, but two sentencepiece models."""
+    sentencepiece, piece = pytest.importorskip("sentencepiece"), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS * 3), model_writer=piece, vocab_size=50, bos_id=-1, eos_id=0,
+        unk_id=1, minloglevel=2,
+    )  # fmt: skip
+    for side in "source", "target":
+        (tmp_path / f"{side}.spm").write_bytes(piece.getvalue())
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=piece.getvalue())
+    ids = {pieces.id_to_piece(index): index for index in range(len(pieces))}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids | {"<pad>": len(ids)}))
+    settings = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "fr"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = read_tokenizer(tmp_path, local_files_only=True)
+    pad = len(ids)
+    words = HubVocabulary(tokenizer, [pad, 1, pad, 0], pad + 1, target=True)
+    again = vocabulary_from_dict(words.to_dict())
+    assert again == words and again.target and type(again.tokenizer) is type(tokenizer)
+    assert again.encode(TEXTS[3]) == words.encode(TEXTS[3])
+    assert again.decode(again.encode(TEXTS[3])) == TEXTS[3]
+
+
+def test_views_leave_its_attention_as_it_is(model, batch):
+    """transformers hooks the layers of which it wants attention; once, whatever is called first."""
+    found = [translate(model, TEXTS[:1], max_length=3)[0].attention for _ in range(3)]
+    with torch.inference_mode():
+        found.append(eval_view(model)(batch)[1][0])
+        found.append(model(batch)[1][0])
+    assert {attention.shape[0] for attention in found} == {2}  # layers
+    hooks = [len(part._forward_hooks) for part in model.inner.modules()]
+    assert max(hooks) == 1
+
+
 def test_a_saved_model_comes_back(model, batch, tmp_path):
     model.save(tmp_path / "mine")
-    again = load(str(tmp_path / "mine"), prefix="translate: ")
+    again = load_pretrained(str(tmp_path / "mine"), prefix="translate: ")
     assert torch.equal(again(batch)[0], model(batch)[0])
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine" / "model.safetensors").is_file()
@@ -227,23 +309,23 @@ def test_bad_input(folders, tmp_path):
         tiny("gpt", TEXTS, tmp_path / "x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no checkpoint that can be read"):
-        load(tmp_path / "empty")
-    marian = load(folders["marian"])
+        load_pretrained(tmp_path / "empty")
+    marian = load_pretrained(folders["marian"])
     with pytest.raises(ValueError, match="source id 900 is outside the source vocabulary"):
         marian.encode(torch.tensor([[900, EOS]]), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="only 256 positions"):
         marian.encode(torch.full((1, 300), 5), torch.ones(1, 300, dtype=torch.bool))
-    assert load(folders["t5"]).max_positions is None
+    assert load_pretrained(folders["t5"]).max_positions is None
     marian.inner.config.eos_token_id = [0, 5]
     with pytest.raises(ValueError, match="one id each for pad, unk, start and eos"):
-        type(marian)(marian.inner, marian.source_vocabulary.tokenizer)
+        Pretrained.of(marian.inner, marian.source_vocabulary.tokenizer)
 
 
 @pytest.fixture
 def no_network(monkeypatch):
     asked = []
 
-    def refuse(*inputs, **told):
+    def refuse(*inputs, **options):
         asked.append(inputs)
         raise OSError("Name or service not known")
 
@@ -255,23 +337,21 @@ def no_network(monkeypatch):
 
 def test_without_a_network_it_says_so_at_once(no_network):
     quiet_transformers()
-    for told in CHECKPOINTS.values():
+    for options in CHECKPOINTS.values():
         started = time.perf_counter()
-        with pytest.raises(
-            FileNotFoundError, match=r"hub could not be reached.*give load a folder"
-        ):
-            load(**told | dict(name="nobody/" + told["name"].split("/")[1]))
+        with pytest.raises(FileNotFoundError, match=r"hub could not be reached.*give a folder"):
+            load_pretrained(**options | dict(name="nobody/" + options["name"].split("/")[1]))
         assert time.perf_counter() - started < 5  # the library's own retries take 46 s
 
 
 def test_checkpoints_are_pinned():
-    for told in CHECKPOINTS.values():
-        assert len(told["revision"]) == 40 and int(told["revision"], 16)
+    for options in CHECKPOINTS.values():
+        assert len(options["revision"]) == 40 and int(options["revision"], 16)
 
 
 def test_their_attention_is_ours(folders, kind):
     """Notebook 07's module, with their weights, gives their cross-attention's output."""
-    inner = load(folders[kind]).inner
+    inner = load_pretrained(folders[kind]).inner
     torch.manual_seed(0)
     x, states = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
     ours = MultiHeadAttention(16, 2)
@@ -299,7 +379,7 @@ def test_the_benchmark_measures_and_tells(monkeypatch, tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     # Captions of its own: the real ones are not on every machine.
-    monkeypatch.setattr(script.multi30k, "load", lambda split: PAIRS * 2000)
+    monkeypatch.setattr(script.multi30k, "load", lambda: Splits(PAIRS * 2000, PAIRS, PAIRS))
     run = script.one_run(0, (6,), 12, PAIRS, texts=60)
     assert run["pretraining"]["texts"] == 24 and set(script.STARTS) < set(run)
     assert all(0 <= run[name]["6"]["bleu"] <= 100 for name in script.STARTS)
@@ -312,5 +392,7 @@ def test_the_benchmark_measures_and_tells(monkeypatch, tmp_path):
     script.keep(results, tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
-    monkeypatch.setattr(script, "load", lambda **told: (_ for _ in ()).throw(FileNotFoundError()))
+    monkeypatch.setattr(
+        script, "load_pretrained", lambda **options: (_ for _ in ()).throw(FileNotFoundError())
+    )
     assert script.hub_run("t5") is None

@@ -1,5 +1,6 @@
 """An exported model gives what the model gives: logits, translations, greedily and in a beam."""
 
+import copy
 import importlib.util
 import json
 import warnings
@@ -10,7 +11,7 @@ import torch
 from s2s_helpers.data import collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
 from s2s_helpers.files import new_folder
-from s2s_helpers.models import Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.models import Seq2Seq, TransformerSeq2Seq, save_model
 from s2s_helpers.production.onnx import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.vocabulary import EOS, Vocabulary
 
@@ -94,8 +95,32 @@ def test_up_to_the_last_position_and_no_further(exported):
 
 def test_the_model_is_left_as_it_was(exported):
     model, _, _, _ = exported
-    assert model.wants_attention and all(p.requires_grad for p in model.parameters())
-    assert {type(m).__name__ for m in model.modules()} & {"GraphAttention"} == set()
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
+def test_changed_parts_are_exported_and_replaced_methods_refused(exported, tmp_path):
+    model = copy.deepcopy(exported[0])
+    model.decoder[0].cross.register_forward_hook(lambda module, given, out: (2 * out[0], out[1]))
+    onnx, batch = OnnxModel(export_onnx(model, tmp_path / "hooked")), a_batch(2)
+    with torch.no_grad():
+        right = model(batch)[0]
+        assert not torch.allclose(right, exported[0](batch)[0], atol=1e-2)
+    torch.testing.assert_close(onnx(batch)[0], right, atol=1e-4, rtol=1e-4)
+    model.encode = exported[0].encode
+    with pytest.raises(ValueError, match="encode of its own cannot be exported"):
+        export_onnx(model, tmp_path / "replaced")
+
+
+def test_an_exported_model_is_told_from_another(exported, tmp_path):
+    _, onnx, int8, folder = exported
+    names = {"model.json", "encoder.onnx", "step.onnx"}
+    assert onnx.settings["files"].keys() == int8.settings["files"].keys() == names
+    assert onnx.settings != int8.settings
+    assert OnnxModel(folder / "float", threads=2).settings == onnx.settings
+    with pytest.raises(ValueError, match="could not be loaded"):  # its folder is its file
+        save_model(onnx, tmp_path / "model.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_int8_is_smaller(exported):
