@@ -18,3 +18,4 @@ from s2s_helpers.training.trainer import (
     set_seed,
     training_config,
 )
+from s2s_helpers.training.translation import Stream, translation_trainer

@@ -22,6 +22,7 @@ from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq, load_model
 from s2s_helpers.training import (
     Seq2SeqTrainer,
+    StopTraining,
     TeacherForcing,
     constant,
     exponential,
@@ -573,7 +574,7 @@ def test_averaged_weights_are_the_formula_and_are_validated_and_kept():
             self.values = []
 
         def on_epoch_end(self, trainer, epoch, metrics, **kwargs):
-            self.values.append(flat(trainer.model))
+            self.values.append(flat(trainer.evaluated_model))
 
     ends = AtEpochEnd()
     train, model = batches(3, 2, 3), tiny(dropout=0.3)
@@ -597,7 +598,7 @@ def test_averaged_weights_are_the_formula_and_are_validated_and_kept():
 class StopAt(Callback):
     """Raises in the middle of an epoch, after so many steps."""
 
-    def __init__(self, step, error=KeyboardInterrupt):
+    def __init__(self, step, error=StopTraining):
         self.step, self.error = step, error
 
     def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
@@ -673,7 +674,7 @@ def without_seconds(history):
 @pytest.mark.parametrize("restore_best", [True, False])
 @pytest.mark.parametrize(
     "stop_at, error, ema",
-    [(2, RuntimeError, 0.7), (8, KeyboardInterrupt, 0.7), (8, RuntimeError, None)],
+    [(2, RuntimeError, 0.7), (8, StopTraining, 0.7), (8, RuntimeError, None)],
 )
 def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, stop_at, error, ema, restore_best):
     unstopped = real_model()
@@ -682,7 +683,7 @@ def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, stop_at, error, ema, 
     assert expected.step == 12
 
     stopped = real_trainer(real_model(), tmp_path, [StopAt(stop_at, error)], ema=ema)
-    if error is KeyboardInterrupt:
+    if error is StopTraining:
         stopped.fit()
     else:
         with pytest.raises(error):
