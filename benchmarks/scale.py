@@ -120,8 +120,8 @@ def memory_of_step(size: int, split: bool, device: str = "cpu") -> float:
 
     before = held()
     if split:
-        features, _ = model.features(batch)
-        total, _ = loss.of_features(features, model.output_layer, batch.target_output)
+        values, layer, _ = model.features(batch)
+        total, _ = loss.of_features(values, layer, batch.target_output)
     else:
         total, _ = loss.total(model(batch)[0], batch.target_output)
     total.backward()

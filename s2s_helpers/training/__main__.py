@@ -84,9 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = {name: getattr(options, name) for name in OPTIONS}
     settings |= {name: settings[name] or None for name in NONE_IF_ZERO}
     limit, processes = settings.pop("limit") or None, Processes.find()
-    place = f"rank {processes.rank} of {processes.world}"
-    say(f"{place} on {processes.device.type}, process {os.getpid()}")
-
     validation: Any = options.held_out
     if options.validation:
         validation = read_pairs(*options.validation[:2])
@@ -101,11 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pairs, options.folder, validation, progress=False, device=options.device, bf16=options.bf16,
         callbacks=[Lines(settings["save_every"])], processes=processes, **settings,
     )  # fmt: skip
+    place = f"rank {processes.rank} of {processes.world} on {trainer.device.type}"
+    say(f"{place}, process {os.getpid()}")
     history = trainer.fit()
     path = Path(options.folder) / "model.pt"
     if processes.is_main:
         save_model(trainer.model, path)
-        say(f"{path} is of epoch {history.best_epoch} of {len(history.epochs)}")
+        last = len(history.epochs)
+        kept = last if trainer.val_dataloader is None else history.best_epoch
+        say(f"{path} is of epoch {kept} of {last}")
     processes.wait_for_all()
     processes.end()
 

@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 from treadmill import EarlyStopping
 
-from s2s_helpers.files import read_file
+from s2s_helpers.files import plain, read_file
 from s2s_helpers.models import Seq2SeqModel, model_to_dict
+from s2s_helpers.models.saving import check_loads
 from s2s_helpers.training.distributed import batches_per_step
 
 FORMAT = 2  # 1 kept the state of random generators
@@ -30,6 +31,12 @@ def model_state(model: nn.Module) -> dict:
     if isinstance(model, Seq2SeqModel):
         return model_to_dict(model)
     return {"class": type(model).__name__, "weights": model.state_dict()}
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise ValueError, before hours of training, where best.pt could not be loaded again."""
+    if isinstance(model, Seq2SeqModel):
+        check_loads(model, plain(model_to_dict(model), ""))
 
 
 def fixed_settings(trainer: Any) -> dict:

@@ -28,9 +28,7 @@ def infill(
     return " ".join(words)
 
 
-def corrupt_spans(
-    text: str, rng: np.random.Generator, share: float = 0.15
-) -> tuple[str, str]:
+def corrupt_spans(text: str, rng: np.random.Generator, share: float = 0.15) -> tuple[str, str]:
     """T5's objective (Raffel et al. 2020, section 3.1.4): each word is dropped with probability
     `share`, at least one is, and neighbours that go share one sentinel, `<extra_id_0>` and so on.
 

@@ -32,7 +32,7 @@ class Processes:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
 
     @classmethod
     def find(cls) -> "Processes":
@@ -54,9 +54,9 @@ class Processes:
             store = distributed.PrefixStore(f"attempt {attempt}", store)
             backend = "nccl" if gpus else "gloo"
             distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
-        device = torch.device("cpu")
+        device = "cpu"
         if "nccl" in distributed.get_backend():
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
             torch.cuda.set_device(device)
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 

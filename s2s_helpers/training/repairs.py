@@ -1,7 +1,7 @@
 """What Treadmill 0.6.5 does wrongly for sequences, put right in one place.
 
-`RepairedTrainer` is Treadmill's Trainer. Each method that is overridden says what goes wrong without
-it; the loop itself, which Treadmill also gets wrong, is in `trainer.py`.
+Each method of `RepairedTrainer` says what goes wrong without it. The loop itself, which is another
+than Treadmill's, is in `trainer.py`.
 """
 
 import sys
@@ -42,7 +42,7 @@ class RepairedTrainer(Trainer):
         self.processes = processes
         self._check_config(config)
         if processes.world > 1:
-            config.device = str(processes.device)  # Treadmill's "auto" gives all the first GPU
+            config.device = processes.device  # Treadmill's "auto" gives all the first GPU
         with warnings.catch_warnings():
             # With mixed precision Treadmill makes a scaler for float16, by a name torch deprecates.
             warnings.simplefilter("ignore", FutureWarning)

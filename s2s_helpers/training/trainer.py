@@ -1,7 +1,7 @@
 """Training: batches to gradients, gradients to steps, epochs with validation, the best kept.
 
-`Seq2SeqTrainer` is a `treadmill.Trainer`: its config, callbacks and names. What Treadmill gets wrong
-is put right in `repairs.py`, and what an exact resume needs is in `checkpoint.py`.
+`Seq2SeqTrainer` is a `treadmill.Trainer`: its config, callbacks and names. What Treadmill does
+wrongly is put right in `repairs.py`; what an exact resume needs is in `checkpoint.py`.
 """
 
 import math
@@ -10,7 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +48,10 @@ def gains_by_bf16() -> bool:
 
 
 def training_config(
-    epochs: int,
-    lr: float = 1e-3,
-    weight_decay: float = 0.01,
-    clip: float | None = 1.0,
-    accumulate: int = 1,
-    patience: int | None = None,
-    checkpoint_dir: str | Path | None = None,
-    progress: bool = True,
-    device: str = "auto",
-    bf16: bool = False,
-) -> TrainingConfig:
+    epochs: int, lr: float = 1e-3, weight_decay: float = 0.01, clip: float | None = 1.0,
+    accumulate: int = 1, patience: int | None = None, checkpoint_dir: str | Path | None = None,
+    progress: bool = True, device: str = "auto", bf16: bool = False,
+) -> TrainingConfig:  # fmt: skip
     """A Treadmill `TrainingConfig` with AdamW as Vaswani et al. 2017, section 5.3 set Adam: betas
     (0.9, 0.98), epsilon 1e-9.
 
@@ -75,15 +68,10 @@ def training_config(
     # One fused kernel for all parameters: 4 times as fast on small models.
     adamw = {"betas": (0.9, 0.98), "eps": 1e-9, "fused": True}
     config = TrainingConfig(
-        epochs=epochs,
-        device=device,
+        epochs, device=device, progress_bar=progress, mixed_precision=bf16,
         optimizer=OptimizerConfig("AdamW", lr=lr, weight_decay=weight_decay, params=adamw),
-        grad_clip_norm=clip,
-        accumulate_grad_batches=accumulate,
-        early_stopping_patience=patience,
-        progress_bar=progress,
-        mixed_precision=bf16,
-    )
+        grad_clip_norm=clip, accumulate_grad_batches=accumulate, early_stopping_patience=patience,
+    )  # fmt: skip
     # Set late: Treadmill would add a folder named after the time, which a resumed run cannot find.
     config.checkpoint_dir = None if checkpoint_dir is None else str(checkpoint_dir)
     return config
@@ -112,9 +100,10 @@ class History:
 
 @dataclass
 class EpochSoFar:
-    """What an epoch under way has added up: batches done by all ranks, the sum of their losses,
+    """What an epoch under way has added up: steps, batches of all ranks, the sum of their losses,
     their real tokens, and seconds."""
 
+    steps: int = 0
     batches: int = 0
     loss: float = 0.0
     tokens: int = 0
@@ -128,8 +117,8 @@ class StopTraining(KeyboardInterrupt):
 class Seq2SeqTrainer(RepairedTrainer):
     """Treadmill's Trainer for models whose forward(batch) returns (logits, attention).
 
-    loss: a `Seq2SeqLoss`, or another of the forms that `loss.total_loss` knows, such as a function
-    (logits, targets) -> mean over real tokens.
+    loss: a `Seq2SeqLoss`, or what else `loss.total_loss` takes, such as a function (logits,
+    targets) -> mean over real tokens.
     metrics: {name: function}, each (logits, targets) -> mean over the real tokens of one batch;
     computed on validation only. schedule: optimiser step (from 1) -> factor of the learning rate.
     ema: decay of a running average of the weights, such as 0.995; the averaged weights are the ones
@@ -147,22 +136,13 @@ class Seq2SeqTrainer(RepairedTrainer):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        config: TrainingConfig,
-        train_loader: Iterable,
-        validation_loader: Iterable | None = None,
-        loss: Callable | None = None,
-        metrics: dict[str, Callable] | None = None,
-        callbacks: Iterable[Callback] = (),
-        schedule: Schedule | None = None,
-        ema: float | None = None,
-        monitor: str | None = None,
-        mode: str | None = None,
-        seed: int | None = 0,
-        save_every: int | None = None,
+        self, model: nn.Module, config: TrainingConfig, train_loader: Iterable,
+        validation_loader: Iterable | None = None, loss: Callable | None = None,
+        metrics: dict[str, Callable] | None = None, callbacks: Iterable[Callback] = (),
+        schedule: Schedule | None = None, ema: float | None = None, monitor: str | None = None,
+        mode: str | None = None, seed: int | None = 0, save_every: int | None = None,
         processes: Processes | None = None,
-    ):
+    ):  # fmt: skip
         if schedule is not None and config.scheduler is not None:
             raise ValueError("give either schedule (by step) or config.scheduler (by epoch)")
         if ema is not None and not 0 < ema < 1:
@@ -238,20 +218,16 @@ class Seq2SeqTrainer(RepairedTrainer):
             raise
         finally:
             self._bar.close()
-            self._call_callbacks("on_train_end")
             kept = self._leave_weights(restore_best)
-        if self.history.stopped:
+            self._call_callbacks("on_train_end")
+        if self.history.stopped is None:
+            self.history.stopped = "early" if self.stop_training else None
+        elif self.processes.is_main:
             where = f"epoch {self.current_epoch + 1}, after {self.step} steps"
-            if self.processes.is_main:
-                print(f"Interrupted in {where}; the model has {kept}.")
-        elif self.stop_training:
-            self.history.stopped = "early"
+            print(f"Interrupted in {where}; the model has {kept}.")
         return self.history
 
     train = fit
-
-    def _is_unfinished(self) -> bool:
-        return self.start_epoch < self.config.epochs and not self.stop_training
 
     def _resumes(self, resume: bool | None) -> bool:
         """Whether to go on from last.pt; raises where the wish cannot be had."""
@@ -266,11 +242,13 @@ class Seq2SeqTrainer(RepairedTrainer):
             raise ValueError("to resume, the config needs the checkpoint_dir of the earlier run")
         if not there and self.step and (wish is False or self._is_unfinished()):
             raise RuntimeError(
-                f"this trainer has run {self.step} steps, and the model has what they taught it: to "
-                "go on, give the config a checkpoint_dir before the run; to start anew, make a new "
-                "model and a new trainer"
+                f"this trainer has run {self.step} steps, and its model keeps what it learned; to go "
+                "on it needs a checkpoint_dir, to start anew a new model and a new trainer"
             )
         return there
+
+    def _is_unfinished(self) -> bool:
+        return self.start_epoch < self.config.epochs and not self.stop_training
 
     def _begin(self) -> None:
         """Start a run at its first step."""
@@ -280,18 +258,22 @@ class Seq2SeqTrainer(RepairedTrainer):
         self.processes.share(chain(self.model.parameters(), self.model.buffers()))
         self.average = None if self.ema is None else self.new_average()
         self.between_epochs = checkpoint.between_epochs(self)
+        if self.config.checkpoint_dir is not None:
+            checkpoint.check_model(self.model)
         self.save_checkpoint()  # so that even the first epoch can be repeated
 
     def _fit_epoch(self, epoch: int) -> None:
         self.current_epoch = epoch
         self._started = time.perf_counter() - self.epoch_so_far.seconds
         self._bar.set_description_str(f"epoch {epoch + 1}/{self.config.epochs}", refresh=False)
-        self._set_lr()
+        self._set_lr(self.step - self.epoch_so_far.steps)
         self._call_callbacks("on_epoch_start", epoch=epoch)
         metrics = self._train_epoch(epoch)
         record = {"epoch": epoch + 1, "train_loss": metrics["loss"]}
         if self.val_dataloader is not None and (epoch + 1) % self.config.validate_every == 0:
             validation = self._validate_epoch(epoch)
+            if math.isnan(validation["loss"]):  # before such weights are saved
+                self._check_finite("validation loss", math.nan)
             metrics |= {f"val_{name}": value for name, value in validation.items()}
             record |= {"validation_loss": validation.pop("loss"), **validation}
             shown = f"validation loss {record['validation_loss']:.3f}"
@@ -320,11 +302,8 @@ class Seq2SeqTrainer(RepairedTrainer):
                 text = f"loss {metrics['loss']:.3f}, {speed:,.0f} tokens/s"
                 self._bar.set_postfix_str(text, refresh=False)
                 self._bar.update()
-            if (
-                self.save_every
-                and (batch_idx + 1) % group == 0
-                and self.step % self.save_every == 0
-            ):
+            stepped = (batch_idx + 1) % group == 0
+            if stepped and self.save_every and self.step % self.save_every == 0:
                 so_far.seconds = time.perf_counter() - self._started
                 self.save_checkpoint()
         if self._group_tokens:
@@ -343,21 +322,19 @@ class Seq2SeqTrainer(RepairedTrainer):
         """
         loader, rank, world = self.train_dataloader, self.processes.rank, self.processes.world
         group = self.config.accumulate_grad_batches
-        done = self.epoch_so_far.batches // world
-        first_step = self.step - done // group
+        done, first_step = self.epoch_so_far.batches // world, self.step - self.epoch_so_far.steps
         for part in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "sampler", 0)):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)  # the order of the data is a function of (seed, epoch)
         self._seed_generators(f"epoch {epoch}")
-        batches, number, nothing = iter(loader), 0, object()
-        while True:
+        batches, end = iter(loader), object()
+        for number in count():
             place = rank + number % group * world
             self._seed_generators(f"{first_step + number // group} {place}")
-            if (batch := next(batches, nothing)) is nothing:
+            if (batch := next(batches, end)) is end:
                 return
             if number >= done:
                 yield number, batch
-            number += 1
 
     def _seed_generators(self, place: str) -> None:
         seed = random.Random(f"{self.base_seed} {place}").getrandbits(32)
@@ -397,21 +374,22 @@ class Seq2SeqTrainer(RepairedTrainer):
         for callback in self.callbacks:
             if isinstance(callback, GradientClipping):
                 clip_grad_norm_(parameters, callback.max_norm, callback.norm_type)
-        self._set_lr()
+        self._set_lr(self.step)
         self.optimizer.step()
         self.step += 1
         if self.average is not None:
             self.average.update_parameters(self.model)
+        self.epoch_so_far.steps += 1
         self.epoch_so_far.loss += loss
         self.epoch_so_far.tokens += int(tokens)
         lr = float(self.optimizer.param_groups[0]["lr"])
         record = {"step": self.step, "loss": loss / tokens, "tokens": int(tokens)}
         self.history.steps.append(record | {"lr": lr, "grad_norm": norm})
 
-    def _set_lr(self) -> None:
-        """Set the learning rate of the next step."""
+    def _set_lr(self, done: int) -> None:
+        """Set the learning rate of the step after so many."""
         if self.schedule is not None:
-            factor = float(self.schedule(self.step + 1))
+            factor = float(self.schedule(done + 1))
             for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
                 group["lr"] = factor * lr
 
@@ -449,29 +427,25 @@ class Seq2SeqTrainer(RepairedTrainer):
                 f"the loader deals out {dealt} batches per step, but accumulate={each} on {world} "
                 f"processes takes {each * world}"
             )
-        for name, loader in (
-            ("training", self.train_dataloader),
-            ("validation", self.val_dataloader),
-        ):
+        loaders = {"training": self.train_dataloader, "validation": self.val_dataloader}
+        for name, loader in loaders.items() if limit is not None else ():
             data = getattr(loader, "dataset", None)
-            if limit is None or not hasattr(data, "source_lengths"):
-                continue
+            sides = (getattr(data, f"{side}_lengths", ()) for side in ("source", "target"))
             # The decoder reads SOS and not EOS: a target of as many ids as positions fits.
-            lengths = zip(data.source_lengths, data.target_lengths, strict=True)
-            for number, (source, target) in enumerate(lengths):
-                if max(source, target) > limit:
-                    pair = textwrap.shorten(str(data.pairs[number]), 120, placeholder=" ...")
+            for number, longest in enumerate(map(max, *sides)):
+                if longest > limit:
+                    pair = textwrap.shorten(str(data.pairs[number]), 200, placeholder=" ...")
                     raise ValueError(
-                        f"{name} pair {number} has {source} source and {target} target tokens, but "
-                        f"the model has only {limit} positions: give the dataset max_length={limit} "
-                        f"or the model max_positions={max(source, target)}. The pair: {pair}"
+                        f"{name} pair {number} has {longest} tokens, but the model has only "
+                        f"{limit} positions: give the dataset max_length={limit}, or the model "
+                        f"max_positions={longest}. The pair is {pair}"
                     )
 
     # Evaluation
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The model that is validated: with `ema`, while `fit` runs, the one of averaged weights."""
+        """The model that is validated: while `fit` runs with `ema`, that of averaged weights."""
         return self.model if self.average is None else self.average.module
 
     @torch.no_grad()
@@ -490,15 +464,15 @@ class Seq2SeqTrainer(RepairedTrainer):
             loader = islice(loader, rank, None, world)
         try:
             for batch in loader:
-                total, count, logits, targets = self._total_loss(model, batch)
-                tokens += count
+                total, real, logits, targets = self._total_loss(model, batch)
+                tokens += real
                 sums["loss"] += total.item()
                 if not targets.is_floating_point():
                     flat = logits.flatten(0, 1).float(), targets.flatten()
                     entropy = F.cross_entropy(*flat, ignore_index=PAD, reduction="sum")
                     sums["perplexity"] += entropy.item()
                 for name, function in self.metric_fns.items():
-                    sums[name] += float(function(logits, targets)) * count
+                    sums[name] += float(function(logits, targets)) * real
         finally:
             model.train(was_training)
         tokens, *totals = self.processes.sums(tokens, *sums.values())
@@ -544,8 +518,9 @@ class Seq2SeqTrainer(RepairedTrainer):
 
     def _leave_weights(self, best: bool) -> str:
         """Put the best weights, or else those that were validated, into the model; says which."""
-        self.model.load_state_dict(self.evaluated_model.state_dict())
-        self.average = None
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
         if best and self.val_dataloader is not None and self.best_weights is not None:
             self.load_best()
             return f"the best weights (epoch {self.history.best_epoch})"
@@ -574,8 +549,6 @@ class Seq2SeqTrainer(RepairedTrainer):
             batches = len(self.train_dataloader)
         except TypeError:  # of a stream nobody knows
             batches = None
-        done = self.epoch_so_far.batches // self.processes.world
+        done = (batches or 0) * self.start_epoch + self.epoch_so_far.batches // self.processes.world
         of = batches and batches * self.config.epochs
-        return self._progress_bar(
-            (batches or 0) * self.start_epoch + done, of, self._is_unfinished()
-        )
+        return self._progress_bar(done, of, self._is_unfinished())

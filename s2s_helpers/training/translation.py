@@ -92,7 +92,7 @@ def translation_trainer(
 
     `folder` is for last.pt and best.pt. `validation`: other pairs, or the share of these (at most
     2,000 pairs) that is held out; None: none. `subwords`: how many, for both languages together;
-    None: words. `patience`: epochs without a better validation. The rate rises to `lr` in `warmup`
+    None: words in small letters. `patience`: epochs without a better validation. The rate rises to `lr` in `warmup`
     steps, then falls (Vaswani et al. 2017, section 5.3). A step is `batches_per_step` batches
     (None: one on each process) of `max_tokens`, or of one pair that is longer; texts are cut after
     `max_length` tokens (None: one that does not fit into the model is an error). `shape`: settings
