@@ -49,16 +49,17 @@ class Curve(Callback):
     """Writes the validation words' error rates into the record of every epoch."""
 
     def on_epoch_end(self, trainer, epoch, metrics, **kwargs):
-        found = score(trainer.model, load().validation, 1)
+        found = score(trainer.evaluated_model, load().validation, 1)
         trainer.history.epochs[-1] |= {"per": found["per"], "wer": found["wer"]}
 
 
 def run(settings: dict, seed: int, folder=None, resume=False, words: list | None = None) -> dict:
     """Train with these settings, and what came of it on the test words."""
     trainer = pronunciation_trainer(seed, checkpoint_dir=folder, callbacks=[Curve()], **settings)
-    history = trainer.fit(resume=resume, restore_best=False)
-    if history.stopped == "interrupted":
-        raise SystemExit("stopped; --resume goes on from the last full epoch")
+    try:
+        history = trainer.fit(resume=resume, restore_best=False)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; --resume goes on from the last full epoch") from None
     words = words or load().test
     return {
         "settings": settings,
