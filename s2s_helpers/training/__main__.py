@@ -36,7 +36,7 @@ def say(line: str) -> None:
     print(f"{line}\n", end="", flush=True)
 
 
-class Lines(Callback):
+class ProgressLines(Callback):
     """Says where a training goes on, its mean loss every so many steps, and its epochs."""
 
     def __init__(self, every: int | None):
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"left out {pairs.skipped} rows with an empty side")
     trainer = translation_trainer(
         pairs, options.folder, validation, progress=False, device=options.device, bf16=options.bf16,
-        callbacks=[Lines(settings["save_every"])], processes=processes, **settings,
+        callbacks=[ProgressLines(settings["save_every"])], processes=processes, **settings,
     )  # fmt: skip
     place = f"rank {processes.rank} of {processes.world} on {trainer.device.type}"
     say(f"{place}, process {os.getpid()}")
