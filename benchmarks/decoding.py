@@ -80,8 +80,7 @@ def trained_model(quick: bool = False):
         schedule=linear_warmup(warmup, epochs * len(loader)),
         ema=0.99,
     )
-    if trainer.fit().stopped == "interrupted":
-        raise KeyboardInterrupt
+    trainer.fit()
     save_model(model, path)
     return model.eval()
 

@@ -123,8 +123,7 @@ class Curve(Callback):
         if (epoch + 1) % every:
             return
         started = time.perf_counter()
-        with trainer.averaged_weights():
-            found = score(trainer.model, multi30k.load().validation, 1)
+        found = score(trainer.evaluated_model, multi30k.load().validation, 1)
         trained = sum(row["seconds"] for row in trainer.history.epochs)
         self.rows.append({"epoch": epoch + 1, "training_seconds": trained, **found})
         self.seconds += time.perf_counter() - started
@@ -157,9 +156,10 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False, devic
         device=device, **settings,
     )  # fmt: skip
     prepared = time.perf_counter() - started
-    history = trainer.fit(resume=resume, restore_best=False)
-    if history.stopped == "interrupted":
-        raise SystemExit("stopped; --resume goes on from the last full epoch")
+    try:
+        history = trainer.fit(resume=resume, restore_best=False)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; --resume goes on from the last full epoch") from None
     train, _ = multi30k_datasets(settings["vocabulary"])
     trained = sum(row["seconds"] for row in history.epochs)
     return {

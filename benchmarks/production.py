@@ -157,7 +157,7 @@ def students(corpus: Corpus, seeds, folder: Path) -> dict:
         for seed in seeds:
             trainer = corpus.trainer(pairs, seed)
             if by_word:
-                WordDistillation(corpus.teacher).attach(trainer)
+                trainer.loss_fn = WordDistillation(corpus.teacher)
             begin = time.perf_counter()
             trainer.fit()
             run = {"seed": seed, "seconds": time.perf_counter() - begin}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary, Vocabulary
+from s2s_helpers.vocabulary import EOS, PAD, SOS, BaseVocabulary
 
 BATCHES_SORTED_TOGETHER = 100  # more is less padding, fewer is more shuffling
 
@@ -119,8 +119,8 @@ class Seq2SeqDataset(Dataset):
     def __init__(
         self,
         pairs: Sequence,
-        source_vocabulary: Vocabulary | SubwordVocabulary,
-        target_vocabulary: Vocabulary | SubwordVocabulary,
+        source_vocabulary: BaseVocabulary,
+        target_vocabulary: BaseVocabulary,
         max_length: int | None = None,
     ):
         if max_length is not None and max_length < 2:
@@ -201,13 +201,9 @@ class LengthBuckets(Sampler[list[int]]):
     """
 
     def __init__(
-        self,
-        lengths: Sequence[int] | Sequence[tuple[int, int]],
-        batch_size: int | None = None,
-        max_tokens: int | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-    ):
+        self, lengths: Sequence[int] | Sequence[tuple[int, int]], batch_size: int | None = None,
+        max_tokens: int | None = None, shuffle: bool = True, seed: int = 0,
+    ):  # fmt: skip
         if (batch_size is None) == (max_tokens is None):
             raise ValueError("give either batch_size or max_tokens, and not both")
         for name, value in ("batch_size", batch_size), ("max_tokens", max_tokens):
@@ -274,12 +270,9 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: Seq2SeqDataset,
-    batch_size: int | None = None,
-    max_tokens: int | None = None,
-    shuffle: bool = False,
-    seed: int = 0,
-) -> DataLoader:
+    dataset: Seq2SeqDataset, batch_size: int | None = None, max_tokens: int | None = None,
+    shuffle: bool = False, seed: int = 0,
+) -> DataLoader:  # fmt: skip
     """A DataLoader of `Batch`es, of `batch_size` pairs (64 where nothing is said) or `max_tokens`.
 
     With `shuffle`, batches hold like lengths and every pass has another order, reproducible from

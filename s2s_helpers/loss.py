@@ -1,6 +1,14 @@
-"""What training makes small: the surprise of the right tokens, padding left out."""
+"""What training makes small: the surprise of the right tokens, padding left out.
+
+A loss is a callable (logits, targets) -> mean over the real tokens. Two methods are optional:
+`total(logits, targets)`, the sum and the number of tokens, and `of_batch(model, batch)` for a loss
+that needs more than the logits, or less. `total_loss` takes the best that is there.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +17,51 @@ from torch.nn import functional as F
 
 from s2s_helpers.vocabulary import PAD
 
-CHUNK = 2**21  # logits that are there at once: 8 MB
+LOGITS_AT_ONCE = 2**21  # 8 MB
+
+
+def total_loss(loss: Callable, model: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor | None]:
+    """The loss summed over the real tokens of a batch, their number, and the logits (batch, target,
+    vocabulary); None in place of these where the model trains and the loss does without."""
+    if hasattr(loss, "of_batch"):
+        return loss.of_batch(model, batch)
+    logits = logits_of(model, batch)
+    return *total_of(loss, logits, batch.target_output), logits
+
+
+def total_of(loss: Callable, logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """A loss of logits (batch, target, vocabulary), summed over real tokens, and their number."""
+    if _decides(loss, "total", "__call__" if not isinstance(loss, nn.Module) else "forward"):
+        return loss.total(logits, targets)
+    tokens = int((targets != PAD).sum())
+    return loss(logits, targets) * tokens, tokens
+
+
+def logits_of(model: nn.Module, batch: Any) -> Tensor:
+    """What a model says to a batch, without its attention."""
+    output = model(batch)
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module is torch's linear layer and computes what its weights say: no subclass (as
+    parametrisations make one), no hooks, no forward of its own."""
+    return type(module) is nn.Linear and not _hooked(module) and "forward" not in vars(module)
+
+
+def _hooked(module: nn.Module) -> bool:
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    return any(vars(module)[f"_{kind}_hooks"] for kind in kinds)
+
+
+def _decides(thing: Any, name: str, other: str) -> bool:
+    """Whether the member `name` of an object is as new as its member `other`: from the same class,
+    from a subclass of the one that defines `other`, or put on the object itself."""
+    for owner in (thing, *type(thing).__mro__):
+        own = getattr(owner, "__dict__", {})
+        if name in own or other in own:
+            return name in own
+    return False
 
 
 class Seq2SeqLoss(nn.Module):
@@ -55,6 +107,22 @@ class Seq2SeqLoss(nn.Module):
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
         return loss[real].sum(), tokens
 
+    def of_batch(self, model: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor | None]:
+        """As `total_loss`. A model in training that has `features` is spared its logits, unless it
+        or this loss was changed: another forward below, a hook, its own words in place of the gold.
+        """
+        stock = _decides(self, "of_features", "total") and _decides(self, "of_features", "forward")
+        split = _decides(model, "features", "forward") and not _hooked(model)
+        gold = getattr(model, "teacher_forcing", 1.0) >= 1
+        if model.training and stock and split and gold:
+            values, layer, _ = model.features(batch)
+            if is_plain_linear(layer):
+                return *self.of_features(values, layer, batch.target_output), None
+            logits = layer(values)  # (batch, target, vocabulary)
+        else:
+            logits = logits_of(model, batch)
+        return *total_of(self, logits, batch.target_output), logits
+
     def of_features(
         self, features: Tensor, output_layer: nn.Linear, targets: Tensor
     ) -> tuple[Tensor, int]:
@@ -67,8 +135,8 @@ class Seq2SeqLoss(nn.Module):
         enough to be used again; and since the gradient of the logits is known as soon as their
         softmax is, it is multiplied on at once, in the forward pass, and nothing is kept.
 
-        Under `torch.autocast` the three multiplications read bfloat16; softmax and sums stay
-        float32, and so do the gradients.
+        Under `torch.autocast`, or of bfloat16 weights, the three multiplications read bfloat16;
+        softmax and sums are float32.
         """
         real, tokens = self._real(features, targets, output_layer.out_features, "features")
         rows = real.flatten().nonzero().squeeze(-1)
@@ -118,14 +186,19 @@ class _LossOfFeatures(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, features, weight, bias, targets, smoothing, dtype):
-        total, vocabulary = features.new_zeros(()), len(weight)
-        d_features, d_weight, d_bias = (torch.zeros_like(x) for x in (features, weight, bias))
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor,
+        smoothing: float, dtype: torch.dtype,
+    ) -> Tensor:  # fmt: skip
+        wide, vocabulary = torch.promote_types(weight.dtype, torch.float32), len(weight)
+        total = features.new_zeros((), dtype=wide)
+        d_features = torch.empty_like(features)
+        d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (weight, bias))
         h, w, b = (x.to(dtype) for x in (features, weight, bias))  # what is multiplied
-        size = max(1, CHUNK // vocabulary)
+        size = max(1, LOGITS_AT_ONCE // vocabulary)
         for start in range(0, len(features), size):
             rows = slice(start, start + size)
-            z = F.linear(h[rows], w, b).to(weight.dtype)  # (rows, vocabulary)
+            z = F.linear(h[rows], w, b).to(wide)  # (rows, vocabulary)
             right = targets[rows, None]
             p = z.softmax(dim=1)
             log_sum = z.amax(dim=1) - p.amax(dim=1).log()  # the largest p is exp(largest z) / sum
@@ -137,18 +210,11 @@ class _LossOfFeatures(torch.autograd.Function):
             d_z = d_z.to(dtype)
             d_features[rows] = d_z @ w
             d_weight += d_z.T @ h[rows]
-        ctx.save_for_backward(d_features, d_weight, d_bias)
+        ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_total):
-        return *(d_total * gradient for gradient in ctx.saved_tensors), None, None, None
-
-
-def is_plain_linear(module: nn.Module) -> bool:
-    """Whether a module is torch's linear layer and computes what its weights say: no subclass (as
-    parametrisations make one), no hooks, no forward of its own."""
-    own = vars(module)
-    hooked = own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own
-    return type(module) is nn.Linear and not hooked
+    def backward(ctx: Any, d_total: Tensor) -> tuple:
+        gradients = ((d_total * each).to(each.dtype) for each in ctx.saved_tensors)
+        return *gradients, None, None, None

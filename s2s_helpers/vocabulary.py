@@ -15,7 +15,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -86,25 +86,14 @@ class BaseVocabulary:
     lowercase: bool
     language: str | None
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls) -> None:
         BaseVocabulary.classes[cls.__name__] = cls
 
-    def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, known or not."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def _ids(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-    def _token(self, index: int) -> str:
-        raise NotImplementedError
-
-    def _join(self, ids: list[int]) -> str:
-        raise NotImplementedError
+    tokenize: Callable[[str], list[str]]  # the tokens of a text, known or not
+    _ids: Callable[[str], list[int]]
+    _token: Callable[[int], str]
+    _join: Callable[[list[int]], str]
+    __len__: Callable[[], int]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a sentence, ending with EOS and without SOS; an unknown token is UNK.
@@ -181,12 +170,9 @@ class Vocabulary(BaseVocabulary):
     """
 
     def __init__(
-        self,
-        tokens: Iterable[str],
-        level: str = "word",
-        lowercase: bool | None = None,
+        self, tokens: Iterable[str], level: str = "word", lowercase: bool | None = None,
         language: str | None = None,
-    ):
+    ):  # fmt: skip
         if level not in ("word", "character"):
             raise ValueError(f'level must be "word" or "character", not {level!r}')
         self.level = level
@@ -204,14 +190,9 @@ class Vocabulary(BaseVocabulary):
 
     @classmethod
     def build(
-        cls,
-        sentences: Iterable[str],
-        level: str = "word",
-        min_count: int = 1,
-        max_size: int | None = None,
-        lowercase: bool | None = None,
-        language: str | None = None,
-    ) -> Vocabulary:
+        cls, sentences: Iterable[str], level: str = "word", min_count: int = 1,
+        max_size: int | None = None, lowercase: bool | None = None, language: str | None = None,
+    ) -> Self:  # fmt: skip
         """Number the tokens of training sentences, the most frequent first, ties alphabetically.
 
         Tokens seen fewer than `min_count` times are left to UNK, and so are those beyond
@@ -234,7 +215,7 @@ class Vocabulary(BaseVocabulary):
         return cls(kept, level, lowercase, language)
 
     @classmethod
-    def numbered(cls, size: int) -> Vocabulary:
+    def numbered(cls, size: int) -> Self:
         """`size` ids of made-up words "w4", "w5" and so on, for tests and benchmarks."""
         if size <= len(SPECIALS):
             raise ValueError(f"size must be above 4, the number of specials, not {size}")
@@ -291,12 +272,9 @@ class SubwordVocabulary(BaseVocabulary):
 
     @classmethod
     def train(
-        cls,
-        sentences: Iterable[str],
-        size: int = 4000,
-        lowercase: bool = False,
+        cls, sentences: Iterable[str], size: int = 4000, lowercase: bool = False,
         language: str | None = None,
-    ) -> SubwordVocabulary:
+    ) -> Self:  # fmt: skip
         """Learn `size` pieces, specials counted; the same sentences always give the same pieces.
 
         Pass training sentences of both languages to share one vocabulary. Raises ValueError where
@@ -310,28 +288,16 @@ class SubwordVocabulary(BaseVocabulary):
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(prepared),
-                model_writer=model,
-                model_type="bpe",
-                vocab_size=size,
-                character_coverage=1.0,
-                max_sentence_length=1 << 20,
-                num_threads=1,
-                pad_id=PAD,
-                unk_id=UNK,
-                bos_id=SOS,
-                eos_id=EOS,
-                pad_piece=SPECIALS[PAD],
-                unk_piece=SPECIALS[UNK],
-                bos_piece=SPECIALS[SOS],
-                eos_piece=SPECIALS[EOS],
-                unk_surface=SPECIALS[UNK],
-                minloglevel=2,
-            )
+                sentence_iterator=iter(prepared), model_writer=model, model_type="bpe",
+                vocab_size=size, character_coverage=1.0, max_sentence_length=1 << 20,
+                pad_id=PAD, unk_id=UNK, bos_id=SOS, eos_id=EOS,
+                pad_piece=SPECIALS[PAD], unk_piece=SPECIALS[UNK], bos_piece=SPECIALS[SOS],
+                eos_piece=SPECIALS[EOS], unk_surface=SPECIALS[UNK],
+                num_threads=1, minloglevel=2,
+            )  # fmt: skip
         except RuntimeError as error:
-            raise ValueError(
-                f"cannot learn {size} subwords from these sentences: {error}"
-            ) from error
+            text = f"cannot learn {size} subwords from these sentences: {error}"
+            raise ValueError(text) from error
         return cls(model.getvalue(), lowercase, language)
 
     def tokenize(self, text: str) -> list[str]:

@@ -165,6 +165,17 @@ def test_a_missing_and_a_broken_file(tmp_path):
         read_file(tmp_path, "model")
 
 
+def test_a_file_runs_no_code(tmp_path):
+    class Runs:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "made"),))
+
+    torch.save({"model": Runs()}, tmp_path / "file")
+    with pytest.raises(ValueError, match="broken or not a model"):
+        read_file(tmp_path / "file", "model")
+    assert not (tmp_path / "made").exists()
+
+
 def test_numbers_of_numpy_become_pythons(tmp_path):
     value = {
         "lr": np.float64(1e-3), "heads": np.int64(4), "on": np.bool_(True), "name": np.str_("a"),

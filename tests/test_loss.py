@@ -117,7 +117,7 @@ def gradients(total, features, layer):
 
 @pytest.fixture
 def pieces(monkeypatch):
-    monkeypatch.setattr(loss_module, "CHUNK", 4 * 11)  # 4 rows at a time
+    monkeypatch.setattr(loss_module, "LOGITS_AT_ONCE", 4 * 11)  # 4 rows at a time
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -161,7 +161,12 @@ def test_of_features_holds_only_some_logits():
     targets = torch.randint(1, 2000, (50, 100))
     with Largest() as seen:
         Seq2SeqLoss(0.1).of_features(features, layer, targets)[0].backward()
-    assert loss_module.CHUNK / 2 < seen.largest <= loss_module.CHUNK < 50 * 100 * 2000
+    assert (
+        loss_module.LOGITS_AT_ONCE / 2
+        < seen.largest
+        <= loss_module.LOGITS_AT_ONCE
+        < 50 * 100 * 2000
+    )
 
 
 def test_of_features_of_large_logits_stays_finite(pieces):
@@ -188,6 +193,23 @@ def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
         assert 0 < (ours - theirs).norm() < 0.03 * theirs.norm()
 
 
+def test_a_bfloat16_model_is_summed_in_float32(pieces):
+    features, layer, targets = split_up(8, vocabulary=11, width=6)
+    features, layer = features.bfloat16().detach().requires_grad_(), layer.bfloat16()
+    features, targets = features.repeat(40, 1, 1), targets.repeat(40, 1)
+    total, tokens = Seq2SeqLoss(0.1).of_features(features, layer, targets)
+    expected, _ = Seq2SeqLoss(0.1).total(layer(features), targets)
+    assert total.dtype == torch.float32 and total.item() == pytest.approx(expected.item(), rel=1e-5)
+    (found,) = torch.autograd.grad(total, [layer.weight])
+    assert found.dtype == torch.bfloat16
+    exact = nn.Linear(6, 11)
+    exact.load_state_dict(layer.state_dict())
+    (right,) = torch.autograd.grad(
+        Seq2SeqLoss(0.1).of_features(features.float(), exact, targets)[0], [exact.weight]
+    )
+    assert (found - right).norm() < 0.01 * right.norm()
+
+
 def test_bad_input_of_features_is_refused():
     features, layer, targets = split_up(5)
     of_features = Seq2SeqLoss().of_features
@@ -203,3 +225,73 @@ def test_bad_input_of_features_is_refused():
     (gradient,) = torch.autograd.grad(total.square(), [features], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+# What takes the best form of a loss that is there; that changed models are called as they are is in
+# training/test_trainer.py
+
+
+class Reader(nn.Module):
+    """Logits of a batch by a layer on features, which count how often they are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.layer, self.asked = nn.Embedding(11, 6), nn.Linear(6, 11), 0
+
+    def features(self, batch):
+        self.asked += 1
+        return self.table(batch.target_input), self.layer, None
+
+    def forward(self, batch):
+        values, layer, attention = self.features(batch)
+        self.asked -= 1
+        return layer(values), attention
+
+
+class Read:
+    target_output = made_up(0)[1]
+    target_input = target_output.roll(1, dims=1)
+
+
+def test_every_form_of_a_loss_gives_sum_tokens_and_logits():
+    model, seen = Reader(), Seq2SeqLoss(0.1)
+
+    class OfTotal:
+        def total(self, logits, targets):
+            return seen.total(logits, targets)
+
+        def __call__(self, logits, targets):
+            raise AssertionError
+
+    class OfBatch(OfTotal):
+        def of_batch(self, model, batch):
+            logits = model(batch)[0]
+            return *seen.total(logits, batch.target_output), logits
+
+    expected = seen.total(model(Read)[0], Read.target_output)
+    for loss in (seen, seen.forward, OfTotal(), OfBatch()):
+        for training in (True, False):
+            total, tokens, logits = loss_module.total_loss(loss, model.train(training), Read)
+            assert total.item() == pytest.approx(expected[0].item()) and tokens == expected[1]
+            split = loss is seen and training
+            assert (logits is None) == split and model.asked == split
+            model.asked = 0
+
+
+@pytest.mark.parametrize("method", ["total", "forward"])
+@pytest.mark.parametrize("on_the_class", [True, False])
+def test_a_changed_loss_is_called_as_it_is(method, on_the_class):
+    def changed(self, logits, targets):
+        total, tokens = Seq2SeqLoss.total(self, logits, targets)
+        return (2 * total, tokens) if method == "total" else 2 * total / tokens
+
+    loss = Seq2SeqLoss(0.1)
+    if on_the_class:
+        loss = type("Changed", (Seq2SeqLoss,), {method: changed})(0.1)
+    else:
+        setattr(loss, method, lambda *given: changed(loss, *given))
+    expected, tokens = Seq2SeqLoss(0.1).total(Reader()(Read)[0], Read.target_output)
+    total, count, logits = loss_module.total_loss(loss, Reader().train(), Read)
+    assert total.item() == pytest.approx(2 * expected.item(), rel=1e-5)
+    assert count == tokens and logits is not None

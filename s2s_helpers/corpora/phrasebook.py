@@ -28,16 +28,9 @@ from functools import cache, lru_cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from s2s_helpers.corpora import Pair, Splits
-from s2s_helpers.corpora import lexicon as words
-from s2s_helpers.corpora.lexicon import (
-    RECIPIENT,
-    REPORTING,
-    adjectives,
-    nouns,
-    starts_with_vowel,
-    verbs,
-)
+from . import Pair, Splits
+from . import lexicon as words
+from .lexicon import RECIPIENT, REPORTING, adjectives, nouns, starts_with_vowel, verbs
 
 TRAIN, VALIDATION, TEST, NEW_COMBINATIONS = 28000, 1000, 1000, 1000
 LONGEST = 22  # English tokens
@@ -163,14 +156,9 @@ def _articles(
 
 @cache
 def noun_phrase(
-    noun: str,
-    determiner: str = "the",
-    plural: bool = False,
-    adjective: tuple[str, ...] = (),
-    very: bool = False,
-    number: int = 0,
-    denied: bool = False,
-) -> Phrase:
+    noun: str, determiner: str = "the", plural: bool = False, adjective: tuple[str, ...] = (),
+    very: bool = False, number: int = 0, denied: bool = False,
+) -> Phrase:  # fmt: skip
     """A noun with its determiner, number and adjectives.
 
     `determiner` is "the", "a", "some" (bread, water), "this", a possessive, or "" for a bare plural
@@ -251,13 +239,9 @@ MODES = {
 
 @cache
 def verb_group(
-    verb: str,
-    person: int,
-    future: bool = False,
-    mode: str = "",
-    then: str = "",
+    verb: str, person: int, future: bool = False, mode: str = "", then: str = "",
     question: bool = False,
-) -> Phrase:
+) -> Phrase:  # fmt: skip
     """A conjugated verb with its auxiliary, negation or adverb, and preposition.
 
     `mode` is one of MODES, `then` the verb after "want to"; in a `question` the English auxiliary
@@ -302,14 +286,9 @@ def verb_group(
 
 
 def clause(
-    subject: Subject,
-    verb: str,
-    *rest: Phrase,
-    future: bool = False,
-    mode: str = "",
-    then: str = "",
-    question: bool = False,
-) -> Phrase:
+    subject: Subject, verb: str, *rest: Phrase, future: bool = False, mode: str = "",
+    then: str = "", question: bool = False,
+) -> Phrase:  # fmt: skip
     """Subject, verb group (see `verb_group`) and the phrases after it, without the final mark."""
     group = verb_group(verb, subject.person, future, mode, then, question)
     acts = [name.split()[0] for name in (verb, then) if name not in ("", "be")]
@@ -430,14 +409,9 @@ class _Writer:
         return self.random() < share
 
     def noun(
-        self,
-        name: str,
-        determiners: Sequence[str],
-        share: float = 0.27,
-        plural: float = 0.35,
-        numbers: Sequence[int] = NUMBERS,
-        denied: bool = False,
-    ) -> Subject:
+        self, name: str, determiners: Sequence[str], share: float = 0.27, plural: float = 0.35,
+        numbers: Sequence[int] = NUMBERS, denied: bool = False,
+    ) -> Subject:  # fmt: skip
         """A noun phrase, as a Subject; `share` of them have an adjective."""
         kinds, number = nouns[name].kinds, 0
         determiner = self.pick(determiners)
@@ -648,11 +622,5 @@ def _load(seed: int) -> Phrasebook:
             combinations[made.source] = phrase.combinations
             pool.append(made)
     held_out = TEST + VALIDATION
-    return Phrasebook(
-        train=usual[held_out:],
-        validation=usual[TEST:held_out],
-        test=usual[:TEST],
-        new_combinations=unusual,
-        withheld=withheld,
-        _combinations=combinations,
-    )
+    splits = usual[held_out:], usual[TEST:held_out], usual[:TEST]
+    return Phrasebook(*splits, unusual, withheld, combinations)

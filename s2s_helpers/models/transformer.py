@@ -78,7 +78,8 @@ class MultiHeadAttention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(batch, time, width) to (batch, heads, time, width of a head)."""
-        x = x.view(*x.shape[:2], self.heads, -1)  # (batch, time, heads, width of a head)
+        batch, time, width = x.shape
+        x = x.view(batch, time, self.heads, width // self.heads)
         # Contiguous: many small matrix products at a stride take up to three times as long.
         return x.transpose(1, 2).contiguous()  # (batch, heads, time, width of a head)
 

@@ -1,16 +1,21 @@
 """Training on Treadmill, on one process or several."""
 
-from s2s_helpers.training.trainer import (
-    History,
-    Seq2SeqTrainer,
+from s2s_helpers.training.distributed import Processes
+from s2s_helpers.training.schedules import (
     TeacherForcing,
     constant,
     exponential,
-    gains_by_bf16,
     inverse_sigmoid,
     inverse_square_root,
     linear,
     linear_warmup,
+)
+from s2s_helpers.training.trainer import (
+    History,
+    Seq2SeqTrainer,
+    StopTraining,
+    gains_by_bf16,
     set_seed,
     training_config,
 )
+from s2s_helpers.training.translation import Stream, translation_trainer

@@ -1,17 +1,23 @@
 """The state of a training, so that one that was stopped goes on as if it never had been.
 
-Tensors and plain values only: a file is read with weights_only=True and cannot run code.
+Tensors and plain values only: a file is read with weights_only=True and cannot run code. Of
+randomness nothing is kept but the seed: the trainer makes every batch's from it.
 """
 
-import random
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy
-import torch
+from torch import nn
 from treadmill import EarlyStopping
 
-from s2s_helpers.files import read_file
+from s2s_helpers.files import plain, read_file
 from s2s_helpers.models import Seq2SeqModel, model_to_dict
+from s2s_helpers.models.saving import check_loads
+from s2s_helpers.training.distributed import batches_per_step
+
+FORMAT = 2  # 1 kept the state of random generators
+ANEW = "; fit(resume=False) starts anew"
 
 # What Treadmill's callbacks remember from one epoch to the next.
 CALLBACK_STATE = (
@@ -20,67 +26,141 @@ CALLBACK_STATE = (
 )
 
 
-def model_state(model) -> dict:
+def model_state(model: nn.Module) -> dict:
     """What `models.load_model` reads; for a module of another kind, its class name and weights."""
     if isinstance(model, Seq2SeqModel):
         return model_to_dict(model)
     return {"class": type(model).__name__, "weights": model.state_dict()}
 
 
-def training_state(trainer) -> dict:
-    """Everything the next epoch depends on, and the history so far."""
+def check_model(model: nn.Module) -> None:
+    """Raise ValueError, before hours of training, where best.pt could not be loaded again."""
+    if isinstance(model, Seq2SeqModel):
+        check_loads(model, plain(model_to_dict(model), ""))
+
+
+def fixed_settings(trainer: Any) -> dict:
+    """The settings that a run cannot change when it goes on, by name; plain values."""
+    config, loader = trainer.config, trainer.train_dataloader
+    sampler = getattr(loader, "batch_sampler", None)
+    buckets = getattr(sampler, "buckets", sampler)
+    settings = {
+        "ema": "off" if trainer.ema is None else "on",
+        "optimizer": type(trainer.optimizer).__name__,
+        "scheduler": None,
+        "monitor": trainer.monitor,
+        "mode": trainer.mode,
+        "seed": trainer.base_seed,
+        "batches per step": config.accumulate_grad_batches * trainer.processes.world,
+        "number of examples": _length(getattr(loader, "dataset", None)),
+        "sampler": type(sampler or loader).__name__,
+        "order": type(getattr(loader, "sampler", None)).__name__,
+    }
+    if trainer.scheduler is not None:
+        params = {k: v for k, v in config.scheduler.params.items() if not callable(v)}
+        settings["scheduler"] = f"{type(trainer.scheduler).__name__} {params}"
+    for name in ("batch_size", "max_tokens", "shuffle", "seed", "drop_last"):
+        settings[f"loader's {name}"] = getattr(buckets, name, None)
+    for name in ("neighbours", "at_least"):
+        settings[f"loader's {name}"] = getattr(sampler, name, None)
+    if settings["loader's max_tokens"] is None:  # else it varies from epoch to epoch
+        shares = 1 if batches_per_step(loader) is None else trainer.processes.world
+        settings["number of batches"] = (_length(loader) or 0) * shares
+    return settings | getattr(loader, "fixed_settings", {})
+
+
+def _length(value: Any) -> int | None:
+    try:
+        return len(value)
+    except TypeError:
+        return None
+
+
+def between_epochs(trainer: Any) -> dict:
+    """What changes at the end of an epoch, or its start, and so is kept as it was before it."""
+    generator = getattr(trainer.train_dataloader, "generator", None)
     return {
-        "model": model_state(trainer.model),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.scheduler and trainer.scheduler.state_dict(),
-        "average": trainer._average,
-        "epoch": trainer.start_epoch,
-        "step": trainer.step,
-        "random": random_state(trainer.train_dataloader),
-        "history": trainer.history.to_dict(),
-        "best_value": trainer.best_value,
+        "loader": generator and generator.get_state(),
         "callbacks": [
-            (type(c).__name__, {k: v for k, v in vars(c).items() if k in CALLBACK_STATE})
+            (*_kind(c), {k: _copy(v) for k, v in vars(c).items() if k in CALLBACK_STATE})
             for c in trainer.callbacks
         ],
     }
 
 
-def restore(trainer, path) -> None:
-    """Fill the trainer from a file of `training_state`.
+def _kind(callback: Any) -> tuple[str, str | None]:
+    return type(callback).__name__, getattr(callback, "monitor", None)
 
-    Raises FileNotFoundError, or ValueError where the file is broken or of another model.
+
+def _copy(value: Any) -> Any:
+    return list(value) if isinstance(value, list) else value
+
+
+def training_state(trainer: Any) -> dict:
+    """Everything the next batch depends on, and the history so far."""
+    return {
+        "training_format": FORMAT,
+        "settings": fixed_settings(trainer),
+        "model": model_state(trainer.model),
+        "optimizer": trainer.optimizer.state_dict(),
+        "base_lrs": trainer.base_lrs,
+        "scheduler": trainer.scheduler and trainer.scheduler.state_dict(),
+        "average": trainer.average and trainer.average.state_dict(),
+        "epoch": trainer.start_epoch,
+        "step": trainer.step,
+        "epoch_so_far": asdict(trainer.epoch_so_far),
+        "between_epochs": trainer.between_epochs,
+        "history": trainer.history.to_dict(),
+        "best_value": trainer.best_value,
+    }
+
+
+def restore(trainer: Any, path: Path) -> None:
+    """Fill the trainer from a file of `training_state`, of which the learning rate, other numbers
+    of the optimiser, the schedule, and all that is not in `fixed_settings` may be new.
+
+    Raises FileNotFoundError, or ValueError where the file is broken or of another model or run.
     """
     path = Path(path)
     saved = read(path)
-    if "random" not in saved:
-        raise ValueError(f"{path} is not a training checkpoint; last.pt is one")
+    if saved.get("training_format") != FORMAT:
+        raise ValueError(f"{path} is not a training checkpoint of this version{ANEW}")
     check_same_model(path, saved["model"], model_state(trainer.model))
-    for key, name, mine in (
-        ("average", "ema", trainer.ema),
-        ("scheduler", "a schedule", trainer.scheduler),
-    ):
-        if (saved[key] is None) != (mine is None):
-            was = "without" if saved[key] is None else "with"
-            raise ValueError(f"{path} is of a run {was} {name}: resume it {was} {name}")
+    if trainer.seed is None:
+        trainer.base_seed = saved["settings"]["seed"]
+    check_same_settings(path, saved["settings"], fixed_settings(trainer))
     trainer.model.load_state_dict(saved["model"]["weights"])
-    trainer.optimizer.load_state_dict(saved["optimizer"])
+    trainer.optimizer.load_state_dict(
+        trainer.optimizer.state_dict() | {"state": saved["optimizer"]["state"]}
+    )
     if trainer.scheduler is not None:
         trainer.scheduler.load_state_dict(saved["scheduler"])
-    if saved["average"] is not None:
-        trainer._average = [tensor.to(trainer.device) for tensor in saved["average"]]
+        trainer.scheduler.base_lrs = list(trainer.base_lrs)
+    groups, old_groups = trainer.optimizer.param_groups, saved["optimizer"]["param_groups"]
+    lrs = zip(groups, old_groups, trainer.base_lrs, saved["base_lrs"], strict=True)
+    for group, old_group, base, old_base in lrs:
+        group["lr"] = old_group["lr"] * (base / old_base) if old_base else base
+    trainer.average = None if trainer.ema is None else trainer.new_average()
+    if trainer.average is not None:
+        trainer.average.load_state_dict(saved["average"])
     trainer.start_epoch, trainer.step = saved["epoch"], saved["step"]
+    trainer.epoch_so_far = type(trainer.epoch_so_far)(**saved["epoch_so_far"])
+    trainer.between_epochs = saved["between_epochs"]
     trainer.best_value = saved["best_value"]
     trainer._history = type(trainer.history)(**saved["history"])
     if trainer.history.best_epoch is not None:
-        trainer._best_weights = read(path.with_name("best.pt"))["weights"]
-    for callback, (name, state) in zip(trainer.callbacks, saved["callbacks"], strict=False):
-        if type(callback).__name__ == name:
-            vars(callback).update(state)
+        trainer.best_weights = read(path.with_name("best.pt"))["weights"]
+    left = list(saved["between_epochs"]["callbacks"])
+    for callback in trainer.callbacks:
+        mine = next((entry for entry in left if tuple(entry[:2]) == _kind(callback)), None)
+        if mine is not None:
+            left.remove(mine)
+            vars(callback).update({key: _copy(value) for key, value in mine[2].items()})
     # Asked anew, so that a run that stopped early goes on if it is given more patience.
     stoppers = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]
     trainer.stop_training = any(c.wait >= c.patience for c in stoppers)
-    set_random_state(saved["random"], trainer.train_dataloader)
+    if saved["between_epochs"]["loader"] is not None:
+        trainer.train_dataloader.generator.set_state(saved["between_epochs"]["loader"])
 
 
 def check_same_model(path: Path, there: dict, here: dict) -> None:
@@ -88,42 +168,27 @@ def check_same_model(path: Path, there: dict, here: dict) -> None:
     for key in sorted((there.keys() | here.keys()) - {"weights"}):
         if there.get(key) != here.get(key):
             detail = "" if "vocabulary" in key else f": {there.get(key)}, not {here.get(key)}"
-            raise ValueError(f"{path} is of another model; its {key} differs{detail}")
+            raise ValueError(f"{path} is of another model; its {key} differs{detail}{ANEW}")
     shapes = [{k: v.shape for k, v in state["weights"].items()} for state in (there, here)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"{path} is of another model; its weights have other names or shapes")
+        raise ValueError(
+            f"{path} is of another model; its weights have other names or shapes{ANEW}"
+        )
+
+
+def check_same_settings(path: Path, there: dict, here: dict) -> None:
+    """Raise a ValueError that names the first setting in which the two runs differ."""
+    for name in there | here:
+        if there.get(name) != here.get(name):
+            raise ValueError(
+                f"{path} is of another run: its {name} is {there.get(name)!r}, "
+                f"not {here.get(name)!r}{ANEW}"
+            )
 
 
 def read(path: Path) -> dict:
-    """The dictionary in a file, on the CPU."""
-    saved = read_file(path, "checkpoint", "; fit() without resume starts a new run")
+    """The dictionary in a file, on the CPU. Raises FileNotFoundError or ValueError."""
+    saved = read_file(path, "checkpoint", "; fit() starts a new run")
     if not isinstance(saved, dict):
-        raise ValueError(f"{path} is not a checkpoint")
+        raise ValueError(f"{path} is not a checkpoint{ANEW}")
     return saved
-
-
-def random_state(loader) -> dict:
-    """The state of every generator that a training draws from."""
-    kind, keys, *rest = numpy.random.get_state()
-    generator = getattr(loader, "generator", None)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-        "loader": generator and generator.get_state(),
-    }
-
-
-def set_random_state(state: dict, loader) -> None:
-    """Put back what `random_state` gave; devices that are not here are left out."""
-    random.setstate(state["python"])
-    numpy.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])
-    if state["loader"] is not None and getattr(loader, "generator", None) is not None:
-        loader.generator.set_state(state["loader"])

@@ -7,7 +7,9 @@ subwords; a tokenizer must know the marks as tokens of their own.
 import numpy as np
 
 
-def infill(text: str, rng: np.random.Generator, share=0.3, mean=3.0, mask="<mask>") -> str:
+def infill(
+    text: str, rng: np.random.Generator, share: float = 0.3, mean: float = 3.0, mask: str = "<mask>"
+) -> str:
     """BART's text infilling (Lewis et al. 2020, section 2.2): spans of words, their lengths from a
     Poisson distribution of this `mean`, each become one mask; a span of no words inserts one. The
     target is the whole text.
@@ -26,7 +28,7 @@ def infill(text: str, rng: np.random.Generator, share=0.3, mean=3.0, mask="<mask
     return " ".join(words)
 
 
-def corrupt_spans(text: str, rng: np.random.Generator, share=0.15) -> tuple[str, str]:
+def corrupt_spans(text: str, rng: np.random.Generator, share: float = 0.15) -> tuple[str, str]:
     """T5's objective (Raffel et al. 2020, section 3.1.4): each word is dropped with probability
     `share`, at least one is, and neighbours that go share one sentinel, `<extra_id_0>` and so on.
 

@@ -6,12 +6,16 @@ temperature; Kim and Rush 2016 carry that over to translation.
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from s2s_helpers.decoding import evaluation, translate
-from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.decoding import translate
+from s2s_helpers.loss import Seq2SeqLoss, logits_of
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.vocabulary import PAD
 
 
@@ -28,51 +32,41 @@ class WordDistillation(nn.Module):
     Raises ValueError for a temperature not above 0 or a weight outside 0 to 1.
     """
 
-    def __init__(self, teacher, temperature: float = 1.0, weight: float = 1.0):
+    def __init__(self, teacher: nn.Module, temperature: float = 1.0, weight: float = 1.0):
         super().__init__()
         if not temperature > 0 or not 0 <= weight <= 1:
             raise ValueError(
                 f"temperature must be above 0 and weight from 0 to 1, got {temperature}, {weight}"
             )
         self.teacher, self.temperature, self.weight = teacher, temperature, weight
-        self.taught = None
 
-    def attach(self, trainer):
-        """Let the trainer's model learn from this loss; returns the trainer. Raises ValueError
-        where teacher and student do not share their vocabularies."""
-        for side in ("source_vocabulary", "target_vocabulary"):
-            if getattr(trainer.model, side) != getattr(self.teacher, side):
-                raise ValueError(f"teacher and student must share the {side}")
-        trainer.loss_fn, trainer.config.custom_forward_fn = self, self.read
-        return trainer
+    def of_batch(self, student: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor]:
+        """The sum over real tokens, how many these are, and the student's logits.
 
-    def read(self, student, batch) -> tuple[Tensor, Tensor]:
-        """The student's logits and the gold targets; the teacher's logits are kept for `total`."""
-        with evaluation(self.teacher, attention=False):
-            self.taught, _ = self.teacher(batch)
-        return student(batch)[0], batch.target_output
-
-    def total(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
-        """The sum over real tokens, and how many these are, as `Seq2SeqLoss.total`.
-
-        Raises ValueError where the teacher has not read this batch.
+        Raises ValueError where teacher and student do not share their vocabularies.
         """
-        if self.taught is None or self.taught.shape != logits.shape:
-            raise ValueError("the teacher has not read this batch: use attach(trainer)")
+        for side in ("source_vocabulary", "target_vocabulary"):
+            if getattr(student, side) != getattr(self.teacher, side):
+                raise ValueError(f"teacher and student must share the {side}")
+        logits = logits_of(student, batch)  # (batch, target, vocabulary)
+        with torch.no_grad():
+            there = batch.to(next(self.teacher.parameters()).device)
+            taught = logits_of(eval_view(self.teacher), there).to(logits.device)
+        return *self.total(logits, taught, batch.target_output), logits
+
+    def total(self, logits: Tensor, taught: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        """The same of the logits of student and teacher, and targets (batch, target)."""
         gold, tokens = Seq2SeqLoss().total(logits, targets)
         real, T = targets != PAD, self.temperature
-        log_q = (self.taught[real] / T).log_softmax(dim=-1)  # (tokens, vocabulary)
+        log_q = (taught[real].float() / T).log_softmax(dim=-1)  # (tokens, vocabulary)
         log_p = (logits[real].float() / T).log_softmax(dim=-1)
-        divergence = nn.functional.kl_div(log_p, log_q, reduction="sum", log_target=True)
+        divergence = F.kl_div(log_p, log_q, reduction="sum", log_target=True)
         return (1 - self.weight) * gold + self.weight * T**2 * divergence, tokens
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The mean loss of a real token."""
-        total, tokens = self.total(logits, targets)
-        return total / tokens
 
-
-def teacher_pairs(teacher, pairs: Sequence, beam_size: int = 5, progress: bool = True) -> list:
+def teacher_pairs(
+    teacher: nn.Module, pairs: Sequence, beam_size: int = 5, progress: bool = True
+) -> list[tuple[str, str]]:
     """The sources with the teacher's beam output as target, pairs (source, text): the data of
     sequence-level distillation (Kim and Rush 2016, section 3.2). Plain source texts will do. A
     source to which the teacher says nothing is left out."""

@@ -4,18 +4,22 @@ A forecast is an array (horizon, quantiles) in the unit of the series.
 """
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from s2s_helpers.decoding import evaluation
+from s2s_helpers.corpora.series import Series
 from s2s_helpers.models.forecaster import QUANTILES, Forecaster, Scaling, Windows
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.optional import import_optional
 from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
-from s2s_helpers.training.schedules import TeacherForcing, linear, linear_warmup
+from s2s_helpers.training.schedules import Schedule, TeacherForcing, linear, linear_warmup
 
 
 class PinballLoss(nn.Module):
@@ -24,7 +28,7 @@ class PinballLoss(nn.Module):
     L(y, q) = max(tau (y - q), (tau - 1) (y - q))
     """
 
-    def __init__(self, quantiles=QUANTILES):
+    def __init__(self, quantiles: Sequence[float] = QUANTILES):
         super().__init__()
         self.quantiles = tuple(quantiles)
 
@@ -45,8 +49,9 @@ class PinballLoss(nn.Module):
 
 
 def forecasting_trainer(
-    values, scaling: Scaling, horizon: int, forcing=None, epochs=30, lr=4e-3, batch_size=32, seed=0,
-    progress=True, **settings,
+    values: np.ndarray, scaling: Scaling, horizon: int, forcing: Schedule | None = None,
+    epochs: int = 30, lr: float = 4e-3, batch_size: int = 32, seed: int = 0, progress: bool = True,
+    checkpoint_dir: str | Path | None = None, **settings: Any,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """A forecaster and its trainer, on every full window of values (time,).
 
@@ -65,14 +70,19 @@ def forecasting_trainer(
     set_seed(seed)
     model = Forecaster(scaling, **settings)
     steps = epochs * len(loader)
+    config = training_config(
+        epochs, lr=lr, checkpoint_dir=checkpoint_dir, progress=progress, device="cpu"
+    )
     return Seq2SeqTrainer(
-        model, training_config(epochs, lr=lr, progress=progress, device="cpu"), loader,
+        model, config, loader,
         loss=PinballLoss(model.quantiles), schedule=linear_warmup(steps // 10, steps), ema=0.99,
         callbacks=[TeacherForcing(forcing or linear(2 / steps))], seed=seed,
     )  # fmt: skip
 
 
-def forecast(model: Forecaster, histories, horizon: int, paths: int = 0) -> np.ndarray:
+def forecast(
+    model: Forecaster, histories: Sequence[np.ndarray], horizon: int, paths: int = 0
+) -> np.ndarray:
     """Quantiles (histories, horizon, quantiles) of what follows each history (time,).
 
     The decoder reads its own median. With `paths` it draws what it reads from its quantiles, so
@@ -82,7 +92,8 @@ def forecast(model: Forecaster, histories, horizon: int, paths: int = 0) -> np.n
     batch = Windows.of(model.scaling, histories, horizon).to(next(model.parameters()).device)
     rows = torch.arange(len(batch.target), device=batch.target.device)
     rows, found = rows.repeat_interleave(max(paths, 1)), []
-    with evaluation(model):
+    with torch.inference_mode():
+        model = eval_view(model)
         memory = model.encode(batch.source, batch.source_mask).select(rows)
         state, values = model.start(memory), batch.target[rows, 0]
         for _ in range(horizon):
@@ -96,7 +107,7 @@ def forecast(model: Forecaster, histories, horizon: int, paths: int = 0) -> np.n
         return (batch.shift[:, :, None] + batch.size[:, :, None] * found).cpu().numpy()
 
 
-def draw(quantiles: Tensor, tau) -> Tensor:
+def draw(quantiles: Tensor, tau: Sequence[float]) -> Tensor:
     """A number from each row of (rows, quantiles): the distribution is straight between them, and
     goes on as straight outside."""
     tau, luck = quantiles.new_tensor(tau), torch.rand(len(quantiles), device=quantiles.device)
@@ -105,7 +116,9 @@ def draw(quantiles: Tensor, tau) -> Tensor:
     return low + (high - low) * (luck - tau[above - 1]) / (tau[above] - tau[above - 1])
 
 
-def seasonal_naive(history, horizon: int, period: int, quantiles=QUANTILES) -> np.ndarray:
+def seasonal_naive(
+    history: np.ndarray, horizon: int, period: int, quantiles: Sequence[float] = QUANTILES
+) -> np.ndarray:
     """The last season again, give or take the errors that this had in the history."""
     errors = history[period:] - history[:-period]
     spread = np.quantile(np.concatenate([errors, -errors]), quantiles)
@@ -113,7 +126,9 @@ def seasonal_naive(history, horizon: int, period: int, quantiles=QUANTILES) -> n
     return np.resize(history[-period:], horizon)[:, None] + np.sqrt(seasons) * spread
 
 
-def holt_winters(history, horizon: int, period: int, quantiles=QUANTILES) -> np.ndarray:
+def holt_winters(
+    history: np.ndarray, horizon: int, period: int, quantiles: Sequence[float] = QUANTILES
+) -> np.ndarray:
     """Exponential smoothing with additive trend and seasons (Winters 1960; statsmodels), and the
     quantiles of 500 simulated paths."""
     smoothing = import_optional("statsmodels.tsa.holtwinters").ExponentialSmoothing
@@ -128,7 +143,9 @@ def holt_winters(history, horizon: int, period: int, quantiles=QUANTILES) -> np.
     return fitted.forecast(horizon)[:, None] + np.quantile(centred, quantiles, axis=1).T
 
 
-def autoregression(history, horizon: int, period: int, quantiles=QUANTILES) -> np.ndarray:
+def autoregression(
+    history: np.ndarray, horizon: int, period: int, quantiles: Sequence[float] = QUANTILES
+) -> np.ndarray:
     """Linear in earlier values, of which the AIC picks the number up to two seasons, with normal
     errors (Yule 1927; statsmodels)."""
     models = import_optional("statsmodels.tsa.ar_model")
@@ -169,7 +186,10 @@ class Rolling:
         return ((low <= self.values) & (self.values <= high)).mean(axis=0)
 
 
-def rolling_origin(series, method, origins, horizon: int, quantiles=QUANTILES) -> Rolling:
+def rolling_origin(
+    series: Series, method: Callable, origins: Sequence[int], horizon: int,
+    quantiles: Sequence[float] = QUANTILES,
+) -> Rolling:  # fmt: skip
     """Forecast from each origin, the number of values known there, and keep what really came.
 
     method(histories, horizon) gives (histories, horizon, quantiles). Raises ValueError for an

@@ -6,6 +6,7 @@ asked for steps 1, 2, 3, ...; teacher-forcing schedules for i = 0, 1, 2, ..., as
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from treadmill import Callback
 
@@ -89,13 +90,13 @@ class TeacherForcing(Callback):
     def __init__(self, schedule: Schedule):
         self.schedule = schedule
 
-    def on_train_start(self, trainer, **kwargs):
+    def on_train_start(self, trainer: Any, **kwargs: Any) -> None:
         if not hasattr(trainer.model, "teacher_forcing"):
             raise TypeError(f"a {type(trainer.model).__name__} has no attribute teacher_forcing")
         self.before = trainer.model.teacher_forcing
 
-    def on_batch_start(self, trainer, batch_idx, **kwargs):
+    def on_batch_start(self, trainer: Any, batch_idx: int, **kwargs: Any) -> None:
         trainer.model.teacher_forcing = self.schedule(trainer.step)
 
-    def on_train_end(self, trainer, **kwargs):
+    def on_train_end(self, trainer: Any, **kwargs: Any) -> None:
         trainer.model.teacher_forcing = self.before

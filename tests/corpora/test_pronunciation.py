@@ -97,6 +97,21 @@ def test_a_words_split_depends_on_its_letters_alone(words, monkeypatch):
     assert kept <= {word.source for word in after.test}
 
 
+def test_a_made_up_dictionary_is_dealt_by_its_letters(monkeypatch):
+    made = {a + b: [["K", "AH0"], ["K", "AH1"], ["S"]] for a in "abcdefghij" for b in "klmnop'"}
+    made |= {"x2": [["K"]], "Ab": [["K"]], "a-b": [["K"]]}  # no words of letters and apostrophes
+    monkeypatch.setattr(pronunciation, "TEST", 20)
+    monkeypatch.setattr(pronunciation, "VALIDATION", 10)
+    monkeypatch.setattr(pronunciation, "dictionary", lambda: made)
+    splits = load.__wrapped__()
+    parts = [[word.source for word in part] for part in vars(splits).values()]
+    assert [len(part) for part in parts] == [40, 10, 20]
+    assert {word for part in parts for word in part} == made.keys() - {"x2", "Ab", "a-b"}
+    assert all(word.accepted == ("K AH", "S") for word in splits.test)
+    monkeypatch.setattr(pronunciation, "dictionary", lambda: dict(reversed(made.items())))
+    assert load.__wrapped__() == splits
+
+
 def test_a_damaged_dictionary_and_a_missing_one_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
     monkeypatch.delenv("S2S_CACHE_DIR", raising=False)

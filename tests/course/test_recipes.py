@@ -73,7 +73,7 @@ def test_an_interrupted_training_leaves_nothing_behind(tiny, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Seq2Seq, "teacher_forced", stop)
+    monkeypatch.setattr(Seq2Seq, "features", stop)
     with pytest.raises(KeyboardInterrupt):
         recipes.phrasebook_model("rnn", progress=False)
     assert files(tiny) == []

@@ -27,6 +27,7 @@ from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.transformer import (
     DecoderLayer,
     EncoderLayer,
+    Residual,
     additive,
     causal_mask,
     scaled_dot_product_attention,
@@ -370,7 +371,7 @@ def test_loading_something_else_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="broken or not a saved model"):
         load_model(tmp_path / "text.pt")
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="not a model saved by"):
+    with pytest.raises(ValueError, match="has the format None"):
         load_model(tmp_path / "other.pt")
     model = build("rnn-lstm")
     save_model(model, tmp_path / "whole.pt")
@@ -609,6 +610,14 @@ def test_multi_head_attention_equals_torch():
     expected, looks = theirs(x, memory, memory, key_padding_mask=~mask, average_attn_weights=False)
     torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(weights, looks, atol=1e-5, rtol=1e-5)
+
+
+def test_residual_drops_in_training_alone():
+    torch.manual_seed(0)
+    residual, x = Residual(64, dropout=0.5, norm_first=True), torch.ones(20, 64)
+    change = residual.after(x, x) - x
+    assert set(change.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(residual.eval().after(x, x), x + x)
 
 
 @pytest.mark.parametrize("norm_first", [True, False])

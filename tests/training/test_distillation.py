@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
-from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.loss import Seq2SeqLoss, total_loss
 from s2s_helpers.models import Seq2Seq, TransformerSeq2Seq
 from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.training.distillation import WordDistillation, teacher_pairs
@@ -29,17 +29,16 @@ def model(seed, width=8, vocabularies=(ENGLISH, FRENCH)):
     )
 
 
-def trainer(student, epochs=1, **options):
+def trainer(student, loss, epochs=1, **options):
     dataset = Seq2SeqDataset(PAIRS, student.source_vocabulary, student.target_vocabulary)
     config = training_config(epochs, progress=False, device="cpu", **options)
-    return Seq2SeqTrainer(student, config, make_loader(dataset), make_loader(dataset))
+    return Seq2SeqTrainer(student, config, make_loader(dataset), make_loader(dataset), loss)
 
 
 def distillation_loss(student, teacher, real, temperature):
     """The soft part alone, summed over the real tokens."""
     loss = WordDistillation(None, temperature, weight=1.0)
-    loss.taught = teacher
-    return loss.total(student, torch.where(real, 5, PAD))[0]
+    return loss.total(student, teacher, torch.where(real, 5, PAD))[0]
 
 
 def some_logits(seed, shape=(2, 3, 7)):
@@ -103,14 +102,14 @@ def test_the_loss_weighs_gold_and_teacher(weight):
     loss = WordDistillation(teacher, temperature=2.0, weight=weight)
     batch = next(iter(make_loader(Seq2SeqDataset(PAIRS, ENGLISH, FRENCH))))
     assert (batch.target_output == PAD).any()
-    logits, targets = loss.read(student, batch)
-    assert teacher.training and teacher.wants_attention  # left as it was
-    found = loss(logits, targets)
+    total, tokens, logits = total_loss(loss, student, batch)
+    assert tokens == batch.tokens and torch.equal(logits, student(batch)[0])
+    assert all(module.training for module in teacher.modules())  # left as it was
     taught = teacher.eval()(batch)[0]
-    soft = distillation_loss(logits, taught, batch.target_mask, 2.0) / batch.tokens
-    right = (1 - weight) * Seq2SeqLoss()(logits, targets) + weight * soft
-    torch.testing.assert_close(found, right)
-    found.backward()
+    soft = distillation_loss(logits, taught, batch.target_mask, 2.0)
+    gold, _ = Seq2SeqLoss().total(logits, batch.target_output)
+    torch.testing.assert_close(total, (1 - weight) * gold + weight * soft)
+    total.backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert all(p.grad is not None for p in student.parameters())
 
@@ -126,7 +125,7 @@ def test_a_trainer_takes_it_and_the_student_comes_nearer():
 
     loss, before = WordDistillation(teacher, temperature=1.0, weight=1.0), distance()
     weights = [p.clone() for p in teacher.parameters()]
-    history = loss.attach(trainer(student, epochs=60, lr=1e-2)).fit()
+    history = trainer(student, loss, epochs=60, lr=1e-2).fit()
     assert distance() < 0.3 * before
     assert all(torch.equal(a, b) for a, b in zip(weights, teacher.parameters(), strict=True))
     last = history.epochs[-1]
@@ -144,13 +143,7 @@ def test_what_does_not_fit_is_refused():
         (name,) = options
         with pytest.raises(ValueError, match=name):
             WordDistillation(teacher, **options)
-    loss = WordDistillation(teacher)
-    with pytest.raises(ValueError, match=r"use attach\(trainer\)"):
-        loss(some_logits(0), torch.ones(2, 3, dtype=torch.long))
-    loss.taught = some_logits(0, (2, 3, 8))
-    with pytest.raises(ValueError, match="has not read this batch"):
-        loss(some_logits(0), torch.ones(2, 3, dtype=torch.long))
     other = Vocabulary.build(["another language"], min_count=1)
     student = Seq2Seq(ENGLISH, other, embedding=4, hidden=4)
     with pytest.raises(ValueError, match="share the target_vocabulary"):
-        loss.attach(Seq2SeqTrainer(student, training_config(1, device="cpu"), [None]))
+        trainer(student, WordDistillation(teacher)).fit()

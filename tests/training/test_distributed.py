@@ -1,9 +1,11 @@
 """Several processes: who gets which batch, one gradient, the same weights, nothing lost."""
 
+import copy
 import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -12,16 +14,32 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from on_processes import everything
 from torch.utils.flop_counter import FlopCounterMode
+from treadmill import EarlyStopping, ModelCheckpoint
 
-from s2s_helpers.corpora import Pair, phrasebook, wmt
-from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
+from s2s_helpers.corpora import Pair, phrasebook, read_pairs, wmt
+from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate, make_loader
+from s2s_helpers.decoding import translate
 from s2s_helpers.loss import Seq2SeqLoss
-from s2s_helpers.models import AttentionSeq2Seq, TransformerSeq2Seq, load_model
-from s2s_helpers.training import checkpoint, distributed
+from s2s_helpers.models import TransformerSeq2Seq, load_model, save_model
+from s2s_helpers.training import (
+    Seq2SeqTrainer,
+    Stream,
+    checkpoint,
+    distributed,
+    inverse_square_root,
+    set_seed,
+    training_config,
+    translation_trainer,
+)
+from s2s_helpers.training.__main__ import main
+from s2s_helpers.training.translation import StreamLoader
 from s2s_helpers.vocabulary import Vocabulary
 
-TINY = ["--width", 16, "--heads", 2, "--layers", 1, "--feedforward", 16, "--max-tokens", 64]
+SHAPE = dict(width=16, heads=2, layers=1, feedforward=16)
+TINY = [word for name, size in SHAPE.items() for word in (f"--{name}", size)]
+TINY += ["--max-tokens", 64]
 needs_accelerate = pytest.mark.skipif(
     importlib.util.find_spec("accelerate") is None, reason="accelerate is not installed"
 )
@@ -45,7 +63,7 @@ def sharded(lengths, world, **settings):
     st.booleans(),
 )
 def test_ranks_share_every_example_once_and_evenly(lengths, world, each, epoch, neighbours):
-    samplers = sharded(lengths, world, together=world * each, neighbours=neighbours)
+    samplers = sharded(lengths, world, batches_per_step=world * each, neighbours=neighbours)
     for sampler in samplers:
         sampler.set_epoch(epoch)
     sizes = {len(sampler) for sampler in samplers}
@@ -56,19 +74,17 @@ def test_ranks_share_every_example_once_and_evenly(lengths, world, each, epoch, 
         assert len(batch) * max(max(lengths[n]) for n in batch) <= 40
 
 
-def test_a_pass_goes_on_where_it_stopped():
-    (sampler,) = sharded([(n % 9 + 1, n % 7 + 1) for n in range(200)], 1, together=2)
+def test_every_epoch_has_an_order_of_its_own():
+    (sampler,) = sharded([(n % 9 + 1, n % 7 + 1) for n in range(200)], 1, batches_per_step=2)
     whole = list(sampler)
-    assert list(sampler) != whole  # pass 1 has another order
-    sampler.set_epoch(0, start=3)
-    assert len(sampler) == len(whole) - 6
-    assert list(sampler) == whole[6:]
-    assert len(list(sampler)) == len(whole)  # the next pass is whole again
+    assert list(sampler) != whole
+    sampler.set_epoch(0)
+    assert list(sampler) == whole
 
 
 def test_the_plan_of_one_rank_is_that_of_many():
     lengths = [(n % 9 + 1, n % 7 + 1) for n in range(200)]
-    one = sharded(lengths, 1, together=4)[0].steps(2)
+    one = sharded(lengths, 1, batches_per_step=4)[0].steps(2)
     assert all(sampler.steps(2) == one for sampler in sharded(lengths, 4))
     assert all(len(step) == 4 for step in one)
 
@@ -94,12 +110,10 @@ def test_more_steps_on_demand():
     assert len(sampler) == 9 and sorted(n for b in sampler for n in b) == list(range(100))
 
 
-@pytest.mark.parametrize(
-    ("rank", "world", "together"), [(2, 2, 2), (-1, 2, 2), (0, 2, 3), (0, 1, 0)]
-)
-def test_ranks_that_cannot_be(rank, world, together):
-    with pytest.raises(ValueError, match="rank must be below world, and together a multiple"):
-        distributed.ShardedBuckets(LengthBuckets([1, 2], batch_size=1), rank, world, together)
+@pytest.mark.parametrize(("rank", "world", "size"), [(2, 2, 2), (-1, 2, 2), (0, 2, 3), (0, 1, 0)])
+def test_ranks_that_cannot_be(rank, world, size):
+    with pytest.raises(ValueError, match="below world, and batches_per_step a multiple of world"):
+        distributed.ShardedBuckets(LengthBuckets([1, 2], batch_size=1), rank, world, size)
 
 
 def test_too_few_examples():
@@ -117,15 +131,6 @@ def words(pairs):
     return [Vocabulary.build([getattr(p, side) for p in pairs]) for side in ("source", "target")]
 
 
-@pytest.mark.parametrize("model_class", [TransformerSeq2Seq, AttentionSeq2Seq])
-def test_the_total_is_that_of_the_logits(model_class, pairs, words):
-    batch = collate([Seq2SeqDataset(pairs[:9], *words)[n] for n in range(9)])
-    model = model_class(*words).eval()
-    expected, _ = Seq2SeqLoss(0.1).total(model(batch)[0], batch.target_output)
-    total = distributed.TotalLoss(model, Seq2SeqLoss(0.1))(batch)
-    assert torch.allclose(total, expected, rtol=1e-5)
-
-
 def write_csv(path, rows):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
@@ -139,7 +144,7 @@ def data(tmp_path_factory, pairs):
 
 
 def alone(*arguments):
-    distributed.main([str(each) for each in arguments])
+    main([str(each) for each in arguments])
     return checkpoint.read(Path(arguments[0]) / "last.pt")
 
 
@@ -149,12 +154,174 @@ def difference(first, second):
 
 
 def counted(saved):
-    return [(row["step"], row["tokens"]) for row in saved["state"]["history"]]
+    return [(row["step"], row["tokens"]) for row in saved["history"]["steps"]]
+
+
+# The trainer on several processes
+
+
+def one_process(folder, epochs, **settings):
+    folder.mkdir()
+    trainer = everything(folder, epochs, **settings)
+    return trainer, trainer.fit()
+
+
+def several(folder, epochs, begun_by, *more):
+    """The lines of two processes, and for each its weights and history."""
+    script = Path(__file__).with_name("on_processes.py")
+    lines = list(distributed.torchrun(script, folder, epochs, begun_by, *more))
+    results = [
+        (
+            torch.load(folder / f"weights{rank}.pt", weights_only=True),
+            json.loads((folder / f"history{rank}.json").read_text()),
+        )
+        for rank in (0, 1)
+    ]
+    return lines, *results
+
+
+def check_equal(trainer, history, first, second):
+    """Two processes hold the same to the bit, and what one process has but for rounding."""
+    expected = history.to_dict()
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(first[0][name], second[0][name])
+        torch.testing.assert_close(first[0][name], weight, atol=1e-6, rtol=0)
+    for found in (first[1], second[1]):
+        assert found["best_epoch"] == expected["best_epoch"]
+        assert found["stopped"] == expected["stopped"]
+        for kind in ("steps", "epochs"):
+            for ours, theirs in zip(found[kind], expected[kind], strict=True):
+                theirs = {name: value for name, value in theirs.items() if name != "seconds"}
+                assert ours == pytest.approx(theirs, rel=1e-5)
+    assert first[1] == second[1]
 
 
 @needs_accelerate
-def test_two_processes_one_of_them_killed_end_where_one_ends(tmp_path, data, words, pairs, capsys):
-    same = [data, *TINY, "--together", 2, "--save-every", 5, "--passes", 3]
+def test_two_processes_make_what_one_makes_also_resumed_and_begun_by_others(tmp_path):
+    """Validation, averages, early stopping, best and last, callbacks, scheduled sampling."""
+    trainer, history = one_process(tmp_path / "one", 4)
+    assert len(history.epochs) == 4 and history.best_epoch is not None
+    folder = tmp_path / "two"
+    lines, first, second = several(folder, 2, "accelerate")
+    assert len(first[1]["epochs"]) == 2 and first[1] == second[1]
+    assert sum("epoch 2/2" in line for line in lines) == 1  # one bar, by rank 0
+    assert sum("Checkpoint saved" in line for line in lines) >= 1
+    lines, first, second = several(folder, 4, "torch")
+    check_equal(trainer, history, first, second)
+    assert first[1]["steps_seen"] == [6, 7, 8, 9, 10, 11]  # it went on
+    rows = (folder / "log.csv").read_text().removeprefix("epoch,").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["2", "3"]
+    loaded = load_model(folder / "best.pt")
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, first[0][name])
+
+
+def test_one_process_begins_and_two_go_on_until_they_stop_early(tmp_path):
+    folder = tmp_path / "both"
+    one_process(folder, 1)
+    (folder / "last.pt").rename(folder / "kept.pt")
+    trainer, history = one_process(tmp_path / "one", 60, patience=1)
+    assert history.stopped == "early" and len(history.epochs) < 60
+    (folder / "kept.pt").rename(folder / "last.pt")
+    _, first, second = several(folder, 60, "trainer", 1)
+    check_equal(trainer, history, first, second)
+
+
+def test_gradients_are_added_up_where_any_rank_has_one(tmp_path):
+    script = tmp_path / "gradients.py"
+    script.write_text(
+        """
+import torch
+from torch import nn
+from s2s_helpers.training import Processes
+run = Processes.find()
+kinds = (torch.float32, torch.bfloat16, torch.float32, torch.float32)
+both, half, first, none = (nn.Parameter(torch.ones(2, 3, dtype=kind)) for kind in kinds)
+both.grad, half.grad = torch.full((2, 3), 1.0 + run.rank), torch.ones(2, 3, dtype=torch.bfloat16)
+if run.is_main:
+    first.grad = torch.full((2, 3), 5.0)
+run.sum_gradients([both, half, first, none])
+weights = torch.full((2,), float(run.rank + 4))
+run.share([weights])
+found = [both.grad.flatten()[0].item(), half.grad.dtype, first.grad.sum().item(), none.grad]
+run.wait_for_all()
+print(f"{run.rank} of {run.world}: {found} {run.sums(1, run.rank)} {weights.tolist()}\\n", end="")
+run.end()
+"""
+    )
+    lines = sorted(distributed.torchrun(script))
+    said = "[3.0, torch.bfloat16, 30.0, None] [2.0, 1.0] [4.0, 4.0]"
+    assert lines == [f"{rank} of 2: {said}" for rank in (0, 1)]
+
+
+def test_one_process_asks_nobody():
+    run, weight = distributed.Processes.find(), torch.nn.Parameter(torch.ones(2))
+    assert (run.rank, run.world, run.is_main) == (0, 1, True)
+    assert run.sum(weight) is weight and run.sums(3, 0.5) == [3, 0.5]
+    run.sum_gradients([weight])
+    run.share([weight])
+    run.wait_for_all()
+    run.end()
+    assert weight.grad is None
+
+
+def test_what_ranks_cannot_share_is_refused(pairs, words):
+    dataset = Seq2SeqDataset(pairs, *words)
+    model = TransformerSeq2Seq(*words, **SHAPE)
+    two, config = distributed.Processes(1, 2), training_config(1, progress=False)
+    plain = Seq2SeqTrainer(model, config, make_loader(dataset), processes=two)
+    with pytest.raises(ValueError, match=r"each of the 2 processes .*sharded_loader\(dataset"):
+        plain._check_loaders()
+    loader = distributed.sharded_loader(dataset, 8, processes=two, batches_per_step=4)
+    with pytest.raises(ValueError, match="4 batches per step, but accumulate=1 on 2 processes"):
+        Seq2SeqTrainer(model, config, loader, processes=two)._check_loaders()
+    config.accumulate_grad_batches = 2
+    Seq2SeqTrainer(model, config, loader, processes=two)._check_loaders()
+
+
+def test_only_rank_0_has_callbacks_that_write(tmp_path, pairs, words):
+    stopping = EarlyStopping("loss")
+    callbacks = [ModelCheckpoint(str(tmp_path / "x.pt")), stopping]
+    trainer = Seq2SeqTrainer(
+        TransformerSeq2Seq(*words, **SHAPE), training_config(1, progress=False), [None],
+        callbacks=callbacks, processes=distributed.Processes(1, 2),
+    )  # fmt: skip
+    assert trainer.callbacks == [stopping] and not stopping.verbose and len(callbacks) == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_step_of_two_batches_is_that_of_one_large_batch(pairs, words, seed):
+    dataset = Seq2SeqDataset(pairs[:60], *words)
+    set_seed(seed)
+    model = TransformerSeq2Seq(*words, **SHAPE, dropout=0.0).double()
+    large = copy.deepcopy(model)
+    loader = distributed.sharded_loader(dataset, max_tokens=64, batches_per_step=2)
+    steps = loader.batch_sampler.steps(0)
+    config = training_config(1, 1e-2, weight_decay=0.0, accumulate=2, progress=False, device="cpu")
+    schedule = inverse_square_root(4)
+    loss = Seq2SeqLoss(0.1)
+    Seq2SeqTrainer(model, config, loader, loss=loss, schedule=schedule).fit()
+
+    adamw = torch.optim.AdamW(large.parameters(), betas=(0.9, 0.98), eps=1e-9, weight_decay=0.0)
+    for number, step in enumerate(steps, 1):
+        batch = collate([dataset[n] for rows in step for n in rows])
+        loss(large.train()(batch)[0], batch.target_output).backward()
+        torch.nn.utils.clip_grad_norm_(large.parameters(), 1.0)
+        adamw.param_groups[0]["lr"] = 1e-2 * min((4 / number) ** 0.5, number / 4)
+        adamw.step()
+        adamw.zero_grad()
+    # A bias of keys changes no output, and its gradient is nothing but rounding.
+    both = zip(model.named_parameters(), large.parameters(), strict=True)
+    away = {name: (a - b).abs().max() for (name, a), b in both if not name.endswith("key.bias")}
+    assert max(away.values()) < 1e-8, away
+
+
+# The command
+
+
+def test_two_processes_one_of_them_killed_end_where_one_ends(tmp_path, data, words, pairs):
+    same = [data, *TINY, "--batches-per-step", 2, "--save-every", 5, "--epochs", 3]
+    same += ["--held-out", 0, "--patience", 0]
     workers, lines = {}, []
     for line in distributed.torchrun(tmp_path / "two", *same, restarts=1):
         lines.append(line)
@@ -172,65 +339,55 @@ def test_two_processes_one_of_them_killed_end_where_one_ends(tmp_path, data, wor
     assert difference(one, {"model": {"weights": model.state_dict()}}) < 1e-6
 
 
-@needs_accelerate
-def test_a_step_of_two_batches_is_that_of_one_large_batch(tmp_path, pairs, words):
-    dataset = Seq2SeqDataset(pairs[:60], *words)
-    model, large = (
-        TransformerSeq2Seq(*words, width=16, heads=2, layers=1, feedforward=16, dropout=0.0)
-        for _ in range(2)
-    )
-    large.load_state_dict(model.state_dict())
-    loader = distributed.sharded_loader(dataset, max_tokens=64, together=2)
-    steps = loader.batch_sampler.steps(0)
-    distributed.train(model, lambda n: iter([loader]), tmp_path, lr=1e-2, warmup=4)
+def test_two_text_files_to_a_translator_that_is_validated_and_saved(tmp_path, capfd):
+    """By the command, and the same in Python in eleven lines."""
+    letters = "abcdef"
+    texts = [f"{a} {b}" for a in letters for b in letters]
+    for name, lines in {"en": texts, "fr": [f"les {text}s" for text in texts]}.items():
+        (tmp_path / f"train.{name}").write_text("".join(f"{line}\n" for line in [*lines, ""]))
+        (tmp_path / f"held.{name}").write_text("".join(f"{line}\n" for line in lines[::5]))
+    files = [tmp_path / f"{part}.{side}" for part in ("train", "held") for side in ("en", "fr")]
+    how = ["--epochs", 40, "--lr", 0.01, "--warmup", 20, "--max-tokens", 64, "--patience", 30]
+    main([str(x) for x in (tmp_path / "a", *files[:2], "--validation", *files[2:], *TINY, *how)])
+    shown = capfd.readouterr().out
+    assert "left out 1 rows with an empty side" in shown and "validation loss" in shown
+    assert re.search(r"model.pt is of epoch \d+ of \d+\n$", shown)
+    by_command = load_model(tmp_path / "a" / "model.pt")
+    assert translate(by_command, ["a f"])[0].text == "les a fs"
 
-    adamw = torch.optim.AdamW(large.parameters(), betas=(0.9, 0.98), eps=1e-9)
-    for number, step in enumerate(steps, 1):
-        batch = collate([dataset[n] for rows in step for n in rows])
-        Seq2SeqLoss(0.1)(large.train()(batch)[0], batch.target_output).backward()
-        torch.nn.utils.clip_grad_norm_(large.parameters(), 1.0)
-        adamw.param_groups[0]["lr"] = 1e-2 * min((4 / number) ** 0.5, number / 4)
-        adamw.step()
-        adamw.zero_grad()
-    # A bias of keys changes no output, and its gradient is nothing but rounding.
-    both = zip(model.named_parameters(), large.parameters(), strict=True)
-    away = {name: (a - b).abs().max() for (name, a), b in both if not name.endswith("key.bias")}
-    assert max(away.values()) < 1e-4, away
+    pairs, held = (read_pairs(*files[first : first + 2]) for first in (0, 2))
+    trainer = translation_trainer(
+        pairs, tmp_path / "b", held, epochs=40, lr=0.01, warmup=20, max_tokens=64, patience=30,
+        progress=False, **SHAPE,
+    )  # fmt: skip
+    trainer.fit()
+    save_model(trainer.model, tmp_path / "b" / "model.pt")
+    weights = load_model(tmp_path / "b" / "model.pt").state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in by_command.state_dict().items())
 
 
-@needs_accelerate
-def test_stopped_and_resumed_is_as_if_never_stopped(tmp_path, data, words, pairs):
-    dataset = Seq2SeqDataset(pairs, *words)
+def test_a_share_is_held_out_and_never_learned_from(pairs):
+    trainer = translation_trainer(pairs, validation=0.1, subwords=200, ema=0.9, **SHAPE)
+    train, held = (x.dataset.pairs for x in (trainer.train_dataloader, trainer.val_dataloader))
+    assert len(held) == 30 and sorted(map(str, [*train, *held])) == sorted(map(str, pairs))
+    assert trainer.model.source_vocabulary is trainer.model.target_vocabulary
+    assert len(trainer.model.source_vocabulary) == 200
+    alone = translation_trainer(pairs, validation=None, **SHAPE)
+    assert alone.val_dataloader is None and len(alone.train_dataloader.dataset.pairs) == 300
+    assert alone.config.early_stopping_patience is None
 
-    def run(folder, fail_at=None, passes=2, **changes):
-        torch.manual_seed(0)
-        model = TransformerSeq2Seq(*words, width=16, heads=2, layers=1, feedforward=16, dropout=0.2)
-        loader = distributed.sharded_loader(dataset, max_tokens=64, together=2)
-        lines = []
 
-        def log(line):
-            lines.append(line)
-            if fail_at is not None and line.startswith(f"step {fail_at},"):
-                raise InterruptedError
-
-        distributed.train(
-            model, lambda n: iter([loader] * 9), folder, passes, save_every=7, log=log, **changes
-        )
-        return model.state_dict(), lines
-
-    undisturbed, _ = run(tmp_path / "a")
-    with pytest.raises(InterruptedError):
-        run(tmp_path / "b", fail_at=14)
-    resumed, lines = run(tmp_path / "b")
-    assert lines[0] == "rank 0 goes on after step 14"
-    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
-    with pytest.raises(ValueError, match=r"of another run: its lr is 0\.002, not 0\.1"):
-        run(tmp_path / "b", lr=0.1)
-    before = (tmp_path / "b" / "last.pt").read_bytes()
-    assert [line.rpartition(" ")[0] for line in run(tmp_path / "b")[1]] == [
-        "rank 0 goes on after step"
-    ]
-    assert (tmp_path / "b" / "last.pt").read_bytes() == before  # done is done
+def test_a_pair_of_ones_own_that_is_too_long_is_named():
+    pairs = [("a b", "c"), ("c " * 300, "d"), ("c " * 2000, "e")]
+    trainer = translation_trainer(pairs, validation=None, **SHAPE)
+    with pytest.raises(ValueError, match=r"training pair 1 has 301 tokens.* 256 positions.*c c"):
+        trainer.fit()
+    how = dict(max_length=20, epochs=1, progress=False)
+    cut = translation_trainer(pairs, validation=None, **how, **SHAPE)
+    assert cut.fit().epochs
+    with pytest.raises(ValueError, match="3 batches per step cannot be shared by 2 processes"):
+        two = distributed.Processes(0, 2)
+        translation_trainer(pairs, batches_per_step=3, processes=two)
 
 
 def test_a_failed_run_says_why(tmp_path):
@@ -248,14 +405,6 @@ def test_a_caller_that_stops_reading_leaves_nothing_running(tmp_path):
     lines.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
-
-
-@pytest.mark.parametrize("row", [["a"], ["a", "b", "c"], ["a", " "]])
-def test_a_csv_row_that_is_no_pair(tmp_path, row):
-    path = write_csv(tmp_path / "x.csv", [("a", "b"), row])
-    with pytest.raises(ValueError, match="row 2 is not two texts"):
-        distributed.read_csv(path)
-    assert distributed.read_csv(path, limit=1) == [Pair("a", "b")]
 
 
 def test_operations_are_those_that_torch_counts():
@@ -345,16 +494,40 @@ def test_no_network_is_said_at_once(monkeypatch):
 
 
 @needs_datasets
-@needs_accelerate
 def test_chunks_of_a_stream_and_resumed(tmp_path, jsonl):
-    same = [jsonl, *TINY, "--chunk", 100]
-    at_once = alone(tmp_path / "a", *same, "--passes", 4)
-    alone(tmp_path / "b", *same, "--passes", 2)
-    assert difference(at_once, alone(tmp_path / "b", *same, "--passes", 4)) == 0
+    same = [jsonl, *TINY, "--stream", 100]
+    at_once = alone(tmp_path / "a", *same, "--epochs", 4)
+    alone(tmp_path / "b", *same, "--epochs", 2)
+    assert difference(at_once, alone(tmp_path / "b", *same, "--epochs", 4)) == 0
     words = load_model(tmp_path / "a" / "model.pt").target_vocabulary
     tokens = sum(len(words.encode(p.target)) for p in wmt.stream(path=jsonl))
-    third = sum(count for _, count in counted(at_once)[:3])
-    assert third == tokens  # three chunks of 100 are the corpus
+    steps = [epoch["train_loss"] for epoch in at_once["history"]["epochs"]]
+    assert len(steps) == 4  # three chunks of 100 are the corpus
+    saved = alone(tmp_path / "c", *same, "--epochs", 3)
+    assert sum(count for _, count in counted(saved)) == tokens
+    with pytest.raises(ValueError, match="its max_length is 64, not 20"):
+        alone(tmp_path / "c", *same, "--max-length", 20, "--epochs", 4)
+
+
+def test_ranks_of_a_stream_have_their_own_pairs_and_take_as_many_steps(pairs, words):
+    """Also where one has fewer."""
+    stream = Stream(lambda number, rank, world: pairs[rank::world][: 60 - 20 * rank], 40)
+    seen = []
+    for rank in (0, 1):
+        run = distributed.Processes(rank, 2)
+        loader = StreamLoader(stream, words, run, 4, max_tokens=64, max_length=30, seed=0)
+        object.__setattr__(run, "sums", lambda *steps: [9.0, 9.0])
+        loader.set_epoch(1)
+        loader.set_epoch(0)
+        batches = list(loader)
+        assert len(batches) == 9 * 2 and sum(len(batch) for batch in batches) == 40
+        seen.append(loader.loader.dataset.pairs)
+    assert not {*map(str, seen[0])} & {*map(str, seen[1])}
+
+
+def test_a_stream_without_pairs_ends():
+    with pytest.raises(ValueError, match="the stream has no pairs"):
+        next(Stream(lambda number, rank, world: [], 10).chunks())
 
 
 # The benchmark

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s2s_helpers.corpora.series import Series
+from s2s_helpers.models import load_model, save_model
 from s2s_helpers.models.forecaster import QUANTILES, Forecaster, Scaling
 from s2s_helpers.training import forecasting
 from s2s_helpers.training.forecasting import (
@@ -25,7 +26,7 @@ from s2s_helpers.training.forecasting import (
     rolling_origin,
     seasonal_naive,
 )
-from s2s_helpers.training.schedules import constant
+from s2s_helpers.training.schedules import constant, linear
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,6 +259,35 @@ def test_the_share_of_teacher_forcing_falls_and_can_be_chosen():
         trainer.model.register_forward_pre_hook(lambda model, _, n=note: n(model.teacher_forcing))
         trainer.fit()
         assert seen == sorted(seen, reverse=True) and [seen[0], seen[-1]] == shares
+
+
+def test_a_forecaster_is_trained_with_a_checkpoint_and_goes_on(tmp_path):
+    def trainer(epochs, folder, steps=20):
+        made = forecasting_trainer(
+            wave(40), Scaling(6, 12), 6, linear(0.1), epochs, checkpoint_dir=folder, progress=False,
+            hidden=8, embedding=8,
+        )  # fmt: skip
+        made.schedule = constant(1)
+        return made
+
+    expected, first = trainer(4, None), trainer(2, tmp_path)
+    expected.fit()
+    first.fit()
+    resumed = trainer(4, tmp_path)
+    history = resumed.fit()
+    assert [epoch["epoch"] for epoch in history.epochs] == [1, 2, 3, 4]
+    weights = expected.model.state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in resumed.model.state_dict().items())
+    save_model(resumed.model, tmp_path / "model.pt")
+    loaded = load_model(tmp_path / "model.pt")
+    found = [forecast(model, [wave(30)], 6) for model in (loaded, resumed.model)]
+    np.testing.assert_array_equal(*found)
+
+
+def test_a_forecaster_can_be_validated():
+    made = forecasting_trainer(wave(40), Scaling(6, 12), 6, progress=False)
+    found = made.evaluate(made.train_dataloader)
+    assert 0 < found["loss"] < 10 and found["perplexity"] == 1  # there are no words
 
 
 def test_too_few_values_are_named():

@@ -1,25 +1,44 @@
 """The trainer against hand-written training, and against what plain Treadmill does."""
 
-import copy
-import itertools
 import json
 import math
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_trainings import (
+    DATASET,
+    PAIRS,
+    VOCABULARY,
+    Seen,
+    StopAt,
+    batches,
+    config,
+    flat,
+    rising,
+    same,
+    tiny,
+)
 from torch import nn
 from torch.nn import functional as F
 from treadmill import EarlyStopping, ModelCheckpoint, OptimizerConfig, Trainer, TrainingConfig
 from treadmill.callbacks import Callback, GradientClipping, LearningRateLogger, MetricsLogger
 
-from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
+from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
-from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq, load_model
+from s2s_helpers.models import (
+    CopyDataset,
+    CoverageLoss,
+    PointerGenerator,
+    Seq2Seq,
+    TransformerSeq2Seq,
+)
 from s2s_helpers.training import (
     Seq2SeqTrainer,
     TeacherForcing,
@@ -30,59 +49,11 @@ from s2s_helpers.training import (
     inverse_square_root,
     linear,
     linear_warmup,
+    repairs,
     set_seed,
     training_config,
 )
-from s2s_helpers.vocabulary import PAD, Vocabulary
-
-TEXTS = ["a b c", "b c", "c a b b a", "a", "b a a", "c c a b", "b b", "a c", "c b a c b a", "b"]
-PAIRS = [(text, text[::-1]) for text in TEXTS]
-VOCABULARY = Vocabulary.build(TEXTS)
-SIZE = len(VOCABULARY)
-DATASET = Seq2SeqDataset(PAIRS, VOCABULARY, VOCABULARY)
-
-
-class Tiny(nn.Module):
-    """Predicts from the last target token and the mean of the source."""
-
-    def __init__(self, dropout=0.0, size=SIZE):
-        super().__init__()
-        self.embedding = nn.Embedding(size, 6)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(6, size)
-        self.teacher_forcing = 1.0
-
-    def forward(self, batch):
-        mask = batch.source_mask[..., None]
-        source = (self.embedding(batch.source) * mask).sum(1) / mask.sum(1)  # (batch, 6)
-        mixed = torch.tanh(self.embedding(batch.target_input) + source[:, None])
-        return self.output(self.dropout(mixed)), None
-
-
-def tiny(seed=0, **settings):
-    set_seed(seed)
-    return Tiny(**settings)
-
-
-def batches(*sizes):
-    """Batches of the given sizes, from the first example on."""
-    examples = itertools.cycle(DATASET[i] for i in range(len(DATASET)))
-    return [collate([next(examples) for _ in range(size)]) for size in sizes]
-
-
-def config(epochs=1, lr=0.5, optimizer="SGD", **settings):
-    """Plain SGD, so that one step is the gradient itself."""
-    made = training_config(epochs, progress=False, **{"clip": None, **settings})
-    made.optimizer = OptimizerConfig(optimizer, lr=lr)
-    return made
-
-
-def flat(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+from s2s_helpers.vocabulary import EOS, PAD
 
 
 def forward_fn(model, batch):
@@ -133,7 +104,10 @@ def test_accumulated_batches_equal_the_large_batch_also_the_last_ones_of_the_epo
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_model_that_is_split_trains_as_with_all_its_logits(accumulate):
     class Whole(Seq2SeqLoss):
-        """The same loss, but of a class that the trainer does not know."""
+        """The same loss, which wants all the logits."""
+
+        def total(self, logits, targets):
+            return super().total(logits, targets)
 
     def trained(loss):
         set_seed(0)
@@ -346,16 +320,6 @@ def test_schedules_refuse_what_makes_no_sense(make):
         make()
 
 
-class Seen(Callback):
-    """Notes a value of the trainer before each batch."""
-
-    def __init__(self, look):
-        self.look, self.values = look, []
-
-    def on_batch_start(self, trainer, batch_idx, **kwargs):
-        self.values.append(self.look(trainer))
-
-
 def test_teacher_forcing_is_set_by_optimiser_step_and_put_back():
     seen = Seen(lambda trainer: trainer.model.teacher_forcing)
     model = tiny()
@@ -540,12 +504,6 @@ def test_a_scheduler_of_the_config_steps_by_epoch():
 # Best weights, averages, interruption
 
 
-def rising(epochs=5):
-    """Training that gets worse on validation: best after the first epochs."""
-    train, validation = batches(3, 3), [collate([DATASET[8], DATASET[2]])]
-    return config(epochs=epochs, lr=8.0), train, validation
-
-
 def test_fit_ends_with_the_best_weights_or_the_last():
     best, last = tiny(), tiny()
     trainer = Seq2SeqTrainer(best, *rising())
@@ -573,7 +531,7 @@ def test_averaged_weights_are_the_formula_and_are_validated_and_kept():
             self.values = []
 
         def on_epoch_end(self, trainer, epoch, metrics, **kwargs):
-            self.values.append(flat(trainer.model))
+            self.values.append(flat(trainer.evaluated_model))
 
     ends = AtEpochEnd()
     train, model = batches(3, 2, 3), tiny(dropout=0.3)
@@ -594,22 +552,11 @@ def test_averaged_weights_are_the_formula_and_are_validated_and_kept():
     assert not torch.allclose(flat(model), flat(plainly), atol=1e-3)
 
 
-class StopAt(Callback):
-    """Raises in the middle of an epoch, after so many steps."""
-
-    def __init__(self, step, error=KeyboardInterrupt):
-        self.step, self.error = step, error
-
-    def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
-        if trainer.step == self.step:
-            raise self.error
-
-
 def test_an_interruption_leaves_the_best_weights_and_says_one_line(capsys):
     model, expected = tiny(), tiny()
     made, train, validation = rising()
     trainer = Seq2SeqTrainer(model, made, train, validation, callbacks=[StopAt(7)])
-    history = trainer.fit()
+    history = trainer.fit()  # the callback raises StopTraining
     assert history.stopped == "interrupted" and len(history.epochs) == 3
     line = "Interrupted in epoch 4, after 7 steps; the model has the best weights (epoch {}).\n"
     assert capsys.readouterr().out == line.format(history.best_epoch)
@@ -627,198 +574,59 @@ def test_interrupted_in_the_first_epoch_the_averages_are_there(capsys):
     assert not same(model, tiny())
 
 
-def test_a_trainer_runs_once():
-    trainer = Seq2SeqTrainer(tiny(), config(), batches(2))
-    trainer.fit()
-    with pytest.raises(RuntimeError, match="has run"):
+def test_ctrl_c_goes_on_its_way_in_a_script_and_ends_in_a_notebook(monkeypatch, capsys):
+    def interrupted():
+        model, stop = tiny(), StopAt(7, KeyboardInterrupt)
+        return model, Seq2SeqTrainer(model, *rising(), callbacks=[stop])
+
+    expected = tiny()
+    Seq2SeqTrainer(expected, *rising(epochs=3)).fit()
+    model, trainer = interrupted()
+    with pytest.raises(KeyboardInterrupt):
         trainer.fit()
+    assert same(model, expected) and trainer.history.stopped == "interrupted"
+    assert capsys.readouterr().out == ""
+
+    class Shell:
+        kernel = None
+
+    class IPython:
+        get_ipython = Shell
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+    model, trainer = interrupted()
+    assert trainer.fit().stopped == "interrupted" and same(model, expected)
+    assert "the best weights" in capsys.readouterr().out
+    monkeypatch.setattr(IPython, "get_ipython", lambda: None)
+    assert not repairs.in_notebook()
 
 
-# Checkpoints and resuming
+def test_a_divergence_leaves_the_best_weights():
+    class Diverges(Callback):
+        def on_batch_start(self, trainer, batch_idx, **kwargs):
+            if trainer.step == 7:
+                for group in trainer.optimizer.param_groups:
+                    group["lr"] = math.inf
 
-SETTINGS = {
-    Seq2Seq: {"embedding": 8, "hidden": 8, "dropout": 0.2},
-    AttentionSeq2Seq: {"embedding": 8, "hidden": 8, "dropout": 0.2},
-    TransformerSeq2Seq: {"width": 8, "heads": 2, "layers": 1, "feedforward": 8, "dropout": 0.2},
-}
-
-
-def real_model(kind=AttentionSeq2Seq, vocabulary=VOCABULARY, seed=3, **settings):
-    set_seed(seed)
-    return kind(vocabulary, vocabulary, **SETTINGS[kind] | settings)
-
-
-def real_trainer(model, folder, callbacks=(), epochs=4, ema=0.7, shuffled=None, **settings):
-    made = training_config(
-        epochs, lr=0.02, accumulate=2, patience=3, checkpoint_dir=folder, progress=False
-    )
-    return Seq2SeqTrainer(
-        model,
-        made,
-        shuffled or make_loader(DATASET, batch_size=2, shuffle=True),
-        make_loader(DATASET, batch_size=4),
-        Seq2SeqLoss(0.1),
-        {"token_accuracy": token_accuracy},
-        callbacks=[TeacherForcing(linear(0.05)), LearningRateLogger(False), *callbacks],
-        schedule=linear_warmup(3, 20),
-        ema=ema,
-        **settings,
-    )
+    model, expected = tiny(), tiny()
+    trainer = Seq2SeqTrainer(model, *rising(), callbacks=[Diverges()])
+    with pytest.raises(FloatingPointError, match="validation loss is nan"):
+        trainer.fit(restore_best=False)
+    assert len(trainer.history.epochs) == 3
+    Seq2SeqTrainer(expected, *rising(epochs=3)).fit()
+    assert same(model, expected)
 
 
-def without_seconds(history):
-    return [{k: v for k, v in epoch.items() if k != "seconds"} for epoch in history.epochs]
-
-
-@pytest.mark.parametrize("restore_best", [True, False])
-@pytest.mark.parametrize(
-    "stop_at, error, ema",
-    [(2, RuntimeError, 0.7), (8, KeyboardInterrupt, 0.7), (8, RuntimeError, None)],
-)
-def test_a_resumed_run_ends_as_one_never_stopped(tmp_path, stop_at, error, ema, restore_best):
-    unstopped = real_model()
-    expected = real_trainer(unstopped, None, ema=ema)
-    expected.fit(restore_best=restore_best)
-    assert expected.step == 12
-
-    stopped = real_trainer(real_model(), tmp_path, [StopAt(stop_at, error)], ema=ema)
-    if error is KeyboardInterrupt:
-        stopped.fit()
-    else:
-        with pytest.raises(error):
-            stopped.fit()
-    resumed = real_model(seed=4)  # a new process: other weights and generators to begin with
-    trainer = real_trainer(resumed, tmp_path, ema=ema)
-    trainer.fit(resume=True, restore_best=restore_best)
-    assert same(resumed, unstopped)
-    assert trainer.history.steps == expected.history.steps
-    assert without_seconds(trainer.history) == without_seconds(expected.history)
-    assert trainer.history.best_epoch == expected.history.best_epoch
-    assert trainer.callbacks[1].lr_history == expected.callbacks[1].lr_history
-    assert vars(trainer.callbacks[-1])["best_value"] == vars(expected.callbacks[-1])["best_value"]
-
-
-def test_resuming_in_the_same_trainer_and_with_a_shuffling_generator(tmp_path):
-    def loader():
-        generator = torch.Generator().manual_seed(5)
-        settings = {"batch_size": 3, "shuffle": True, "collate_fn": collate}
-        return torch.utils.data.DataLoader(DATASET, generator=generator, **settings)
-
-    unstopped, stopped = real_model(Seq2Seq), real_model(Seq2Seq)
-    real_trainer(unstopped, None, shuffled=loader()).fit()
-    stop = StopAt(5)
-    trainer = real_trainer(stopped, tmp_path, [stop], shuffled=loader())
-    trainer.fit()
-    assert not same(stopped, unstopped)
-    stop.step = None
-    trainer.config.resume_training = True
-    trainer.fit()
-    assert same(stopped, unstopped) and trainer.history.stopped is None
-
-
-def test_a_resumed_run_remembers_a_best_epoch_of_before(tmp_path):
-    unstopped, resumed = tiny(), tiny(seed=1)
-    made, *loaders = rising()
-    expected = Seq2SeqTrainer(unstopped, made, *loaders).fit()
-    assert expected.best_epoch < 4
-    made = copy.deepcopy(made)
-    made.checkpoint_dir = str(tmp_path)
-    Seq2SeqTrainer(tiny(), made, *loaders, callbacks=[StopAt(9)]).fit()
-    history = Seq2SeqTrainer(resumed, made, *loaders).fit(resume=True)
-    assert history.best_epoch == expected.best_epoch and same(resumed, unstopped)
-
-
-def test_more_epochs_or_more_patience_go_on_where_the_run_ended(tmp_path):
-    unstopped, model = real_model(TransformerSeq2Seq), real_model(TransformerSeq2Seq)
-    real_trainer(unstopped, None, epochs=5).fit(restore_best=False)
-    real_trainer(model, tmp_path, epochs=2).fit()
-    resumed = real_trainer(model, tmp_path, epochs=5)
-    assert len(resumed.fit(resume=True, restore_best=False).epochs) == 5
-    assert same(model, unstopped)
-
-    folder = tmp_path / "early"
-    settings = {"epochs": 9, "lr": 0.0, "checkpoint_dir": folder}
-    loaders = batches(2), batches(2)
-    Seq2SeqTrainer(tiny(), config(patience=2, **settings), *loaders).fit()
-    for patience, epochs, stopped in ((2, 3, "early"), (4, 5, "early"), (None, 9, None)):
-        trainer = Seq2SeqTrainer(tiny(), config(patience=patience, **settings), *loaders)
-        history = trainer.fit(resume=True)
-        assert (len(history.epochs), history.stopped) == (epochs, stopped)
-
-
-def test_the_loader_is_told_the_epoch_also_after_resuming(tmp_path):
-    loader = make_loader(DATASET, batch_size=3, shuffle=True)
-    told, original = [], loader.batch_sampler.set_epoch
-    loader.batch_sampler.set_epoch = lambda epoch: (told.append(epoch), original(epoch))
-    made = config(epochs=2, checkpoint_dir=tmp_path)
-    Seq2SeqTrainer(tiny(), made, loader).fit()
-    made.epochs = 4
-    Seq2SeqTrainer(tiny(), made, loader).fit(resume=True)
-    assert told == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("kind", [AttentionSeq2Seq, TransformerSeq2Seq])
-def test_best_pt_is_the_best_model_and_load_model_reads_it(tmp_path, kind):
-    model = real_model(kind)
-    trainer = real_trainer(model, tmp_path)
-    history = trainer.fit()
-    loaded = load_model(tmp_path / "best.pt")
-    assert type(loaded) is kind and same(loaded, model)
-    least = min(epoch["validation_loss"] for epoch in history.epochs)
-    assert trainer.evaluate(trainer.val_dataloader)["loss"] == least
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt"]
-    torch.load(tmp_path / "last.pt", weights_only=True)
-
-
-def test_a_checkpoint_with_a_lambda_in_the_config(tmp_path):
-    made = config(epochs=2, checkpoint_dir=tmp_path)
-    made.custom_forward_fn = lambda model, batch: (model(batch)[0], batch.target_output)
-    ours, usual = tiny(), tiny()
-    Seq2SeqTrainer(ours, made, batches(3)).fit()
-    Seq2SeqTrainer(usual, config(epochs=2), batches(3)).fit()
-    assert same(ours, usual) and (tmp_path / "last.pt").is_file()
-
-
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    real_trainer(real_model(), tmp_path).fit()
-    letters = Vocabulary.build(["x y z"])
-    others = {
-        "its class differs: AttentionSeq2Seq, not Seq2Seq": real_model(Seq2Seq),
-        "its settings differs: .*'hidden': 8.*, not .*'hidden': 10": real_model(hidden=10),
-        "its source_vocabulary differs": real_model(vocabulary=letters),
-        "its class differs: AttentionSeq2Seq, not Tiny": tiny(),
-    }
-    for message, model in others.items():
-        before = copy.deepcopy(model)
-        with pytest.raises(ValueError, match=f"another model; {message}"):
-            real_trainer(model, tmp_path).fit(resume=True)
-        assert same(model, before)
-    with pytest.raises(ValueError, match="of a run with ema: resume it with ema"):
-        real_trainer(real_model(), tmp_path, ema=None).fit(resume=True)
-
-
-def test_checkpoints_that_are_not_there_or_broken(tmp_path):
-    def resume(folder, model=None):
-        Seq2SeqTrainer(model or tiny(), config(checkpoint_dir=folder), batches(2)).fit(resume=True)
-
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*last\.pt"):
-        resume(tmp_path)
-    with pytest.raises(ValueError, match="needs the checkpoint_dir"):
-        resume(None)
-    Seq2SeqTrainer(tiny(), config(checkpoint_dir=tmp_path), batches(2)).fit()
-    with pytest.raises(ValueError, match="its weights have other names or shapes"):
-        resume(tmp_path, Tiny(size=50))
-    last, best = tmp_path / "last.pt", tmp_path / "best.pt"
-    whole = last.read_bytes()
-    last.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="broken or not a checkpoint"):
-        resume(tmp_path)
-    torch.save({"random": Tiny()}, last)  # a pickled object, which could run code
-    with pytest.raises(ValueError, match="broken or not a checkpoint"):
-        resume(tmp_path)
-    last.write_bytes(best.read_bytes())
-    with pytest.raises(ValueError, match="not a training checkpoint"):
-        resume(tmp_path)
+def test_a_second_fit_loses_nothing():
+    model = tiny()
+    trainer = Seq2SeqTrainer(model, *rising())
+    history, weights = trainer.fit(), flat(model)
+    assert trainer.fit() is history and torch.equal(flat(model), weights)
+    for change, settings in ((5, {"resume": False}), (9, {})):
+        trainer.config.epochs = change
+        with pytest.raises(RuntimeError, match="has run 10 steps, and its model keeps"):
+            trainer.fit(**settings)
+        assert torch.equal(flat(model), weights)
 
 
 # Configuration, seeds, output
@@ -847,11 +655,13 @@ def test_the_config_is_treadmills_with_the_settings_of_the_paper(tmp_path, capsy
         {"mode": "best"},
         {"metrics": {"loss": token_accuracy}},
         {"custom_backward_fn": print},
+        {"save_every": 0},
     ],
 )
 def test_settings_that_make_no_sense(change):
     of_config = {k: v for k, v in change.items() if k in ("epochs", "accumulate", "patience")}
-    of_trainer = {k: v for k, v in change.items() if k in ("ema", "mode", "metrics")}
+    names = ("ema", "mode", "metrics", "save_every")
+    of_trainer = {k: v for k, v in change.items() if k in names}
     made = config(**of_config)
     made.custom_backward_fn = change.get("custom_backward_fn")
     with pytest.raises(ValueError):
@@ -874,6 +684,30 @@ def test_the_seed_of_the_trainer_decides():
     assert same(run(1, 10), run(1, 20))
     assert not same(run(1, 10), run(2, 10))
     assert not same(run(None, 10), run(None, 20))
+    assert same(run(None, 10), run(None, 10))
+
+
+def test_what_else_draws_numbers_changes_nothing():
+    """Every generator is set before each batch is made, by seed, step and place alone."""
+    drawn = []
+
+    class Noisy(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+                yield batch
+
+    class Draws(Callback):
+        def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
+            random.random(), np.random.rand(3), torch.rand(3)
+
+    made = config(epochs=2, accumulate=2)
+    quiet, loud = tiny(dropout=0.5), tiny(dropout=0.5)
+    Seq2SeqTrainer(quiet, made, Noisy(batches(2, 2, 2))).fit()
+    first, drawn[:] = list(drawn), []
+    Seq2SeqTrainer(loud, made, Noisy(batches(2, 2, 2)), callbacks=[Draws()]).fit()
+    assert same(quiet, loud) and drawn == first
+    assert all(len(set(column)) == 6 for column in zip(*first, strict=True))
 
 
 def test_the_history_is_plain_numbers():
@@ -886,7 +720,8 @@ def test_the_history_is_plain_numbers():
     assert list(plain_dict["epochs"][1]) == [
         *("epoch", "train_loss", "validation_loss", "perplexity", "token_accuracy", "seconds")
     ]
-    assert list(plain_dict["steps"][3]) == ["step", "loss", "lr", "grad_norm"]
+    assert list(plain_dict["steps"][3]) == ["step", "loss", "tokens", "lr", "grad_norm"]
+    assert history.steps[0]["tokens"] == batches(2)[0].tokens
 
 
 def test_no_progress_is_silence_and_progress_is_one_line(capfd):
@@ -907,3 +742,130 @@ def test_importing_says_nothing():
     command = [sys.executable, "-c", "import s2s_helpers.training"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_numbers_of_numpy_become_plain():
+    made = config(2, patience=np.int64(2), clip=np.float32(0.5), accumulate=np.int64(1))
+    made.optimizer = OptimizerConfig("AdamW", lr=np.float64(0.1), weight_decay=np.float32(0.25))
+    made.optimizer.params = {"betas": (np.float64(0.9), np.float64(0.98)), "eps": np.float32(1e-8)}
+    trainer = Seq2SeqTrainer(
+        tiny(), made, batches(2), batches(2), seed=np.int64(3),
+        schedule=lambda step: np.float64(1 / step),
+        metrics={"share": lambda logits, targets: np.float32(0.5)},
+    )  # fmt: skip
+    history = trainer.fit()
+
+    def kinds(value):
+        if isinstance(value, (dict, list, tuple)):
+            each = value.values() if isinstance(value, dict) else value
+            return set().union(*map(kinds, each))
+        return {type(value)}
+
+    assert kinds(history.to_dict()) <= {int, float, str, type(None)}
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    assert kinds(groups) <= {int, float, str, bool, type(None)}
+    assert {type(made.grad_clip_norm), type(made.early_stopping_patience)} == {float, int}
+
+
+# A pair and the model's positions
+
+
+def long_pair(length):
+    """A dataset whose pair 1 has so many target ids, EOS included."""
+    return Seq2SeqDataset([("a", "b"), ("b", " ".join("c" * (length - 1)))], VOCABULARY, VOCABULARY)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_a_pair_that_does_not_fit_is_named_before_the_first_step(tmp_path, validation):
+    model = TransformerSeq2Seq(VOCABULARY, VOCABULARY, width=8, heads=2, layers=1, max_positions=9)
+    loaders = [make_loader(DATASET), make_loader(long_pair(10))]
+    made = config(checkpoint_dir=tmp_path)
+    trainer = Seq2SeqTrainer(model, made, *(loaders if validation else loaders[::-1]))
+    name = "validation" if validation else "training"
+    said = f"{name} pair 1 has 10 tokens, but the model has only 9 positions: .*max_length=9.*c c"
+    with pytest.raises(ValueError, match=said):
+        trainer.fit()
+    assert trainer.step == 0 and not list(tmp_path.iterdir())
+
+
+def test_a_target_of_as_many_ids_as_positions_fits():
+    set_seed(0)
+    model = TransformerSeq2Seq(VOCABULARY, VOCABULARY, width=8, heads=2, layers=1, max_positions=9)
+    loader = make_loader(long_pair(9))
+    assert next(iter(loader)).target.shape[1] == 10 and EOS in next(iter(loader)).target[1]
+    assert Seq2SeqTrainer(model, config(lr=0.1), loader, loader).fit().epochs
+
+
+# A loss that needs more than logits
+
+
+def test_scheduled_sampling_with_the_coverage_loss():
+    def trained(forcing):
+        set_seed(0)
+        model = PointerGenerator(VOCABULARY, VOCABULARY, coverage=True, embedding=8, hidden=8)
+        words = model.source_vocabulary
+        loader = make_loader(CopyDataset(PAIRS, words, words), batch_size=5)
+        callbacks = [TeacherForcing(constant(forcing))]
+        made = config(2, optimizer="Adam", lr=0.02)
+        trainer = Seq2SeqTrainer(
+            model, made, loader, loader, loss=CoverageLoss(1.0), callbacks=callbacks
+        )
+        return [epoch["train_loss"] for epoch in trainer.fit().epochs]
+
+    gold, own = trained(1.0), trained(0.5)
+    assert gold != own and own[1] < own[0]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
+def test_a_changed_model_trains_as_it_is():
+    """The loss from features stands in for the forward only where that is the stock one."""
+
+    def trained(change):
+        set_seed(0)
+        model = Seq2Seq(VOCABULARY, VOCABULARY, embedding=6, hidden=6, dropout=0.0)
+        change(model)
+        Seq2SeqTrainer(model, config(lr=0.1), batches(4, 4)).fit()
+        return model
+
+    class Louder(nn.Linear):
+        def forward(self, x):
+            return 3 * super().forward(x)
+
+    class Sharp(Seq2Seq):
+        def forward(self, batch):
+            logits, attention = super().forward(batch)
+            return 3 * logits, attention
+
+    def other_layer(model):
+        model.decoder.output.__class__ = Louder
+
+    def other_class(model):
+        model.__class__ = Sharp
+
+    def model_hook(model):
+        model.register_forward_hook(lambda *each: (3 * each[2][0], each[2][1]))
+
+    def layer_hook(model):
+        model.decoder.output.register_forward_hook(lambda *each: 3 * each[2])
+
+    def other_forward(model):
+        forward = model.forward
+        model.forward = lambda batch: (3 * forward(batch)[0], None)
+
+    def layer_forward(model):
+        forward = model.decoder.output.forward
+        model.decoder.output.forward = lambda x: 3 * forward(x)
+
+    stock = trained(lambda model: None)
+    changes = (other_layer, other_class, model_hook, layer_hook, other_forward, layer_forward)
+    changed = [trained(change) for change in changes]
+    for model, change in zip(changed, changes, strict=True):
+        assert not torch.allclose(flat(model), flat(stock), atol=1e-4), change
+        torch.testing.assert_close(flat(model), flat(changed[0]), atol=1e-5, rtol=1e-5)
+    backward = []
+
+    def backward_hook(model):
+        model.register_full_backward_hook(lambda *each: backward.append(1))
+
+    trained(backward_hook)
+    assert len(backward) == 2

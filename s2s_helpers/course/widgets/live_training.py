@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from s2s_helpers.course import plots
 from s2s_helpers.course.widgets.base import Widget, module
 from s2s_helpers.decoding import encode_source, translate
+from s2s_helpers.training import StopTraining
 
 PAUSES = 0.25, 3.0  # seconds from one update to the next, at least and at most
 SHARE = 0.02  # of the time may go into updates
@@ -100,7 +101,7 @@ class LiveTraining(Widget):
     # What a trainer calls
 
     def on_train_start(self, trainer, **kwargs):
-        encode_source(trainer.model, 0, self.source)  # better now than after the first batches
+        encode_source(trainer.model, self.source)  # better now than after the first batches
         self._stop.clear()
         self._trainer, self._next = trainer, 0.0
         group = trainer.config.accumulate_grad_batches
@@ -111,7 +112,7 @@ class LiveTraining(Widget):
 
     def on_batch_end(self, trainer, **kwargs):
         if self._stop.is_set():
-            raise KeyboardInterrupt
+            raise StopTraining
         started = time.perf_counter()
         if started >= self._next:
             self._update()
@@ -130,8 +131,7 @@ class LiveTraining(Widget):
 
     def _update(self) -> None:
         trainer = self._trainer
-        with trainer.averaged_weights():
-            (example,) = translate(trainer.model, [self.source])
+        (example,) = translate(trainer.evaluated_model, [self.source])
         looks = [] if example.attention is None else example.attention_matrix().tolist()
         with self.hold_sync():
             self.steps = thinned(trainer.history.steps)
@@ -153,7 +153,7 @@ class LiveTraining(Widget):
             return
         self._unsettled, trainer = False, self._trainer
         history, validated = trainer.history, trainer.val_dataloader is not None
-        best = trainer._best_weights if validated else None
+        best = trainer.best_weights if validated else None
         where = f"epoch {trainer.current_epoch + 1}, after {trainer.step} steps"
         self._update()
         weights = trainer.model.state_dict()

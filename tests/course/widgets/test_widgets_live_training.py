@@ -84,7 +84,7 @@ def test_stopping_leaves_the_best_weights(capsys):
     live = LiveTraining("the boy reads .")
     run = trainer([StopsAt(live, 6), live], epochs=50)
     assert run.fit().stopped == "interrupted" and run.step == 6
-    best, weights = run._best_weights, run.model.state_dict()
+    best, weights = run.best_weights, run.model.state_dict()
     assert all(torch.equal(weights[name], best[name]) for name in best)
     said = "stopped in epoch 2, after 6 steps; the model has the best weights, of epoch 1"
     assert said in live.describe() and live.status == "stopped"
