@@ -1,7 +1,7 @@
 """Spelling to pronunciation: error rates on 12,000 test words of CMUdict, beside published ones.
 
 python benchmarks/pronunciation.py short              the model of notebook 11, three seeds
-python benchmarks/pronunciation.py long [--resume]    a larger model, 14 passes, about half an hour
+python benchmarks/pronunciation.py long [--resume]    a larger model, 14 epochs, about half an hour
 python benchmarks/pronunciation.py table
 python benchmarks/pronunciation.py short --quick      200 words, not saved
 
@@ -34,7 +34,7 @@ RUNS = {
     ),
 }  # fmt: skip
 QUICK = dict(words=200, epochs=1, warmup_steps=1)
-NAMES = {"short": "notebook 11, one pass", "long": "longer training"}
+NAMES = {"short": "notebook 11, one epoch", "long": "longer training"}
 
 
 def score(model, words: list, beam_size: int) -> dict:
@@ -102,20 +102,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--quick", action="store_true", help="200 words, not saved")
-    told = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     results = {"runs": {}} | (json.loads(FILE.read_text()) if FILE.exists() else {})
-    if told.what != "table":
-        pin(told.threads)
-        settings = dict(RUNS[told.what])
-        if told.epochs and told.what == "long":
-            settings["epochs"] = told.epochs
-        if told.quick:
+    if options.what != "table":
+        pin(options.threads)
+        settings = dict(RUNS[options.what])
+        if options.epochs and options.what == "long":
+            settings["epochs"] = options.epochs
+        if options.quick:
             found = run(settings | QUICK, 0, words=load().test[:200])
-            results = {"runs": {told.what: {"0": found}}}
-        for seed in () if told.quick else SEEDS[: 1 if told.what == "long" else None]:
-            folder = cache_folder() / f"pronunciation-{told.what}-{seed}"
-            found = run(settings, seed, folder, told.resume and (folder / "last.pt").exists())
-            results["runs"].setdefault(told.what, {})[str(seed)] = found
+            results = {"runs": {options.what: {"0": found}}}
+        for seed in () if options.quick else SEEDS[: 1 if options.what == "long" else None]:
+            folder = cache_folder() / f"pronunciation-{options.what}-{seed}"
+            found = run(settings, seed, folder, options.resume and (folder / "last.pt").exists())
+            results["runs"].setdefault(options.what, {})[str(seed)] = found
             write(results)
     print(table(results))
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from importlib import import_module
 from itertools import chain, cycle, islice
 from pathlib import Path
 
@@ -38,11 +39,9 @@ from measuring import (
 )
 
 from s2s_helpers.data import collate
-from s2s_helpers.decoding import greedy_decode, streaming, translate
-from s2s_helpers.decoding.streaming import translate_file
+from s2s_helpers.decoding import greedy_decode, translate, translate_file
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.models.prepacked import prepared
 from s2s_helpers.training import set_seed
 from s2s_helpers.vocabulary import EOS, Vocabulary
 
@@ -84,10 +83,7 @@ def by_length(model, sentences: list, rounds: int, rows: int = 32) -> dict[int, 
 
 def decode_on(model, batch, length: int) -> int:
     """Greedy decoding of at most `length` tokens a sentence; how many were written."""
-    with prepared(model, len(batch.source)) as ready:
-        found = greedy_decode(
-            ready, batch.source, batch.source_mask, length, attention=False, scores=False
-        )
+    found = greedy_decode(model, batch.source, batch.source_mask, length, attention=False)
     return sum(len(hypothesis.ids) for hypothesis in found)
 
 
@@ -148,18 +144,19 @@ def of_lines(model, sentences: list[str], lines: int) -> dict:
         source, target = Path(folder) / "captions.en", Path(folder) / "captions.fr"
         with source.open("w", encoding="utf-8") as file:
             file.writelines(f"{text}\n" for text in islice(cycle(sentences), lines))
-        early, real, started = [], streaming.save_state, time.perf_counter()
+        files, early = import_module("s2s_helpers.decoding.translate"), []
+        real, started = files.save_state, time.perf_counter()
 
         def watched(path, state):
             real(path, state)
             if not early and state["lines"] >= lines / 10:
                 early.append(peak())
 
-        streaming.save_state = watched
+        files.save_state = watched
         try:
             translate_file(model, source, target)
         finally:
-            streaming.save_state = real
+            files.save_state = real
         seconds = time.perf_counter() - started
         with target.open(encoding="utf-8") as file:
             written = sum(1 for _ in file)
@@ -230,21 +227,23 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--device", choices=["auto", "cpu"], default="auto")
     parser.add_argument("--step", type=int, nargs=2, help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.what == "step":
-        print(memory_of_step(told.step[0], bool(told.step[1]), device_for(told.device).type))
+    options = parser.parse_args()
+    if options.what == "step":
+        print(
+            memory_of_step(options.step[0], bool(options.step[1]), device_for(options.device).type)
+        )
         return
-    if told.what == "table":
+    if options.what == "table":
         print(table(json.loads(FILE.read_text())))
         return
-    pin(told.threads)
-    device = device_for(told.device)
-    model, on = trained_model(told.quick).to(device), device_name(device, told.threads)
-    if told.quick:
+    pin(options.threads)
+    device = device_for(options.device)
+    model, on = trained_model(options.quick).to(device), device_name(device, options.threads)
+    if options.quick:
         results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 2_000)}}
     else:
         results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
-        results["runs"][on] = run(model, 1024, 5, VOCABULARIES, told.lines)
+        results["runs"][on] = run(model, 1024, 5, VOCABULARIES, options.lines)
         keep(results, FILE)
     print(table(results))
 

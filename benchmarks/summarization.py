@@ -18,7 +18,6 @@ from measuring import RESULTS, keep, machine, markdown, spread
 from s2s_helpers.corpora import docstrings
 from s2s_helpers.course.recipes import summarizer_trainer
 from s2s_helpers.decoding import translate
-from s2s_helpers.models import CopyVocabulary
 from s2s_helpers.vocabulary import word_tokenize
 
 SEEDS = (0, 1, 2)
@@ -60,9 +59,7 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     trainer.fit()
     seconds, model = time.process_time() - started, trainer.model
     texts = [pair.source for pair in pairs]
-    found, words = translate(model, texts), model.source_vocabulary
-    if isinstance(words, CopyVocabulary):
-        found = [words.fill(each, text) for each, text in zip(found, texts, strict=True)]
+    found = translate(model, texts)
     parameters = sum(p.numel() for p in model.parameters())
     result = scores([each.text for each in found], pairs)
     return result | {"parameters": parameters, "cpu_seconds": before + seconds}

@@ -7,6 +7,7 @@ import torch
 from s2s_helpers.data import Batch, collate
 from s2s_helpers.decoding import length_penalty_of
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
+from s2s_helpers.models.interface import Memory, Seq2SeqModel, State
 from s2s_helpers.models.view import eval_view
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
@@ -20,6 +21,23 @@ KINDS = {
         SOURCE, target, width=8, heads=2, layers=2, feedforward=12
     ),
 }
+
+
+class Table(Seq2SeqModel):
+    """A model whose next token depends on the last alone: logits (vocabulary, vocabulary)."""
+
+    def __init__(self, logits):
+        super().__init__(SOURCE, Vocabulary.numbered(logits.shape[1]))
+        self.logits = torch.nn.Parameter(logits)
+
+    def encode(self, source, source_mask):
+        return Memory(mask=source_mask, states=source)
+
+    def start(self, memory):
+        return State()
+
+    def step(self, tokens, state, memory):
+        return self.logits[tokens], state, None
 
 
 def build(kind, target=TINY, seed=0, sharpness=3.0, ending=1.0):

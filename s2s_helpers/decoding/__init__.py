@@ -15,12 +15,5 @@ from s2s_helpers.decoding.search import (
     length_penalty_of,
     most_probable,
     next_log_probabilities,
-    stack_attention,
 )
-from s2s_helpers.decoding.translate import (
-    Translation,
-    as_translation,
-    encode_source,
-    translate,
-    translate_file,
-)
+from s2s_helpers.decoding.translate import Translation, encode_source, translate, translate_file

@@ -67,8 +67,8 @@ def sample(
 
     def several(first: int, last: int) -> list[Hypothesis]:
         def draw(log_p: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
-            k = log_p.shape[1] if top_k is None else min(top_k, log_p.shape[1])
-            values, tokens = log_p.sort(descending=True) if top_k is None else largest(log_p, k)
+            size = log_p.shape[1]
+            values, tokens = largest(log_p, min(top_k, size)) if top_k else log_p.sort(1, True)
             p = sharpened(values, temperature)  # (lines, candidates)
             if top_p is not None:
                 p = p.masked_fill(p.cumsum(dim=-1) - p >= top_p, 0.0)

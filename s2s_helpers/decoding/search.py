@@ -114,9 +114,11 @@ def next_log_probabilities(logits: Tensor) -> Tensor:
     """log p of every next token (lines, vocabulary); PAD and SOS, never written, get -inf.
 
     While decoding it takes the place of the logits: a second tensor as large would come from the
-    system anew at every step, and that takes longer than the softmax.
+    system anew at every step, and that takes longer than the softmax. (Logits that were not made
+    while decoding, such as a parameter, stay.)
     """
-    if logits.is_inference() and logits.dtype == torch.float32:
+    fresh = torch.is_inference_mode_enabled() and logits.is_inference()
+    if fresh and logits.dtype == torch.float32:
         log_p = torch.log_softmax(logits, dim=-1, out=logits)
     else:
         log_p = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float))
@@ -188,15 +190,12 @@ def generate(
             return torch.tensor(padded, device=source.device).long().view(len(rows), length)
 
         while going:
-            logits, state, looks = model.step(tokens, state, memory)
-            log_p = next_log_probabilities(logits)  # (lines, vocabulary)
+            logits, state, given = model.step(tokens, state, memory)
+            own = next_log_probabilities(logits)  # (lines, vocabulary)
             lines = Lines(model, memory, state, rows, length, ids)
-            own = None if score is None else log_p.clone()
-            tokens, values = choose(log_p if score is None else score(log_p, lines), lines)
-            scores = values.tolist()
-            if own is not None:
-                values = own.gather(1, tokens[:, None])[:, 0]  # (lines,)
-            chosen, values = tokens.tolist(), scores if own is None else values.tolist()
+            tokens, values = choose(own if score is None else score(own.clone(), lines), lines)
+            chosen, scores = tokens.tolist(), values.tolist()
+            values = scores if score is None else own.gather(1, tokens[:, None])[:, 0].tolist()
             length += 1
             before, going = going, []
             for line in before:
@@ -209,8 +208,8 @@ def generate(
                 one.ids.append(token)
                 one.log_probability += values[line]
                 one.score += scores[line]
-                if attention and looks is not None:
-                    weights[row].append(looks[line])
+                if attention and given is not None:
+                    weights[row].append(given[line])
                 if token != EOS and length < limits[row]:
                     going.append(line)
             if going and len(going) <= STAY * len(rows):
@@ -381,22 +380,21 @@ class BeamSearch:
         if [] in self.best:
             row = self.best.index([])
             raise ValueError(f"no token is left to choose for row {row}: `score` has ruled out all")
-        records = [(tokens.tolist(), parents.tolist()) for tokens, parents, _ in self.history]
+        records = [(tokens.tolist(), parents.tolist(), w) for tokens, parents, w in self.history]
         return [
-            [self._read_back(records, *entry, length) for entry in best]
+            [self._read_back(records, entry, length) for entry in best]
             for best, length in zip(self.best, self.source_lengths, strict=True)
         ]
 
-    def _read_back(
-        self, records: list, score: float, log_p: float, step: int, line: int, token: int,
-        source_length: int,
-    ) -> Hypothesis:  # fmt: skip
-        ids, path = [token], [line]  # the line that wrote each
-        for tokens, parents in reversed(records[:step]):
-            ids.append(tokens[line])
-            path.append(line := parents[line])
-        looks = [self.history[step - back][2] for back in range(step + 1)]
-        steps = [w[line] for w, line in zip(looks, path, strict=True) if w is not None]
+    def _read_back(self, records: list[tuple], entry: tuple, source_length: int) -> Hypothesis:
+        score, log_p, step, line, token = entry
+        ids, steps = [], []
+        for tokens, parents, weights in reversed(records[: step + 1]):
+            if ids:
+                token, line = tokens[line], parents[line]
+            ids.append(token)
+            if weights is not None:
+                steps.append(weights[line])
         return Hypothesis(ids[::-1], log_p, score, stack_attention(steps[::-1], source_length))
 
     def _ids(self) -> Tensor:

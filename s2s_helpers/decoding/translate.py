@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,8 +91,8 @@ def chosen_search(beam_size: int, length_penalty: float, n_best: int | None = No
     """The search that these settings of `translate` stand for."""
     if beam_size == 1 and n_best in (None, 1):
         return greedy_decode
-    settings = dict(beam_size=beam_size, length_penalty=length_penalty, n_best=n_best or 1)
-    return partial(beam_search, **settings)
+    several = n_best or 1
+    return partial(beam_search, beam_size=beam_size, length_penalty=length_penalty, n_best=several)
 
 
 def decode(
@@ -108,10 +108,9 @@ def decode(
     for places in batches_of([len(ids) for ids in encoded], batch_size):
         batch = collate([(encoded[place], None) for place in places]).to(device)
         numbers = dict(rows=[first + place for place in places]) if wants_rows else {}
-        found = search(
-            view, batch.source, batch.source_mask, max_length=max_length, attention=attention,
-            **numbers,
-        )  # fmt: skip
+        options = dict(max_length=max_length, attention=attention, **numbers)
+        with torch.no_grad():
+            found = search(view, batch.source, batch.source_mask, **options)
         for place, one in zip(places, found, strict=True):
             yield place, one if isinstance(one, list) else [one]
 
@@ -253,14 +252,14 @@ def digest_of(model: Any) -> str:
     """A hash of all that decides a model's translations: the classes of its parts, settings (of an
     exported model the hash of its files), vocabularies, weights, and what is multiplied in."""
     with torch.inference_mode():
-        view = prepacked(model)
+        model = prepacked(model)
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     about = {
-        "parts": [f"{name} {type(part).__qualname__}" for name, part in model.named_modules()],
+        "parts": [f"{name} {type(part).__name__}" for name, part in model.named_modules()],
         "settings": getattr(model, "settings", None),
         "vocabularies": [v.to_dict() for v in (model.source_vocabulary, model.target_vocabulary)],
         "weights": [f"{name} {t.dtype} {tuple(t.shape)}" for name, t in tensors.items()],
-        "multiplied in": vars(view)[VIEW],
+        "multiplied in": vars(model)[VIEW],
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     for tensor in tensors.values():

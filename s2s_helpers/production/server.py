@@ -11,71 +11,88 @@ status 413 or 422 and the limit in words. `GET /health` answers 200 once the mod
 import argparse
 import os
 import signal
-import sys
+import socket
 import threading
+from typing import Any
 
 import torch
 
 from s2s_helpers.decoding import encode_source, translate
 from s2s_helpers.models import load_model
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
 
-litserve = import_optional(
-    "litserve"
-)  # not within a function: its worker process looks the class up here
+# Not within a function: LitServe's worker process looks the class below up here.
+litserve = import_optional("litserve")
 TEXTS, CHARACTERS, BYTES = 32, 400, 100_000  # limits: texts a request, characters a text, in all
+HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # that LitServe knows
 
 
-def check_texts(request: dict, model) -> list[str]:
+def check_texts(request: dict, model: Any) -> list[str]:
     """The texts of a request. Raises ValueError that names the limit, or the text, where there are
     too many, or one is too long, empty, or not a text."""
-    texts = request.get("texts")
+    texts = request.get("texts") if isinstance(request, dict) else None
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise ValueError('send {"texts": ["a sentence", ...]}, one or more, all of them strings')
     if len(texts) > TEXTS:
         raise ValueError(f"{len(texts)} texts, but a request may have {TEXTS}")
     for number, text in enumerate(texts):
+        name = f"text {number}"
         if len(text) > CHARACTERS:
-            raise ValueError(f"text {number} has {len(text)} characters; {CHARACTERS} are allowed")
-        encode_source(model, number, text)  # empty, or more tokens than the model has positions
+            raise ValueError(f"{name} has {len(text)} characters; {CHARACTERS} are allowed")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"{name} holds half a surrogate pair, which is no character")
+        encode_source(model, text, name)  # empty, or more tokens than the model has positions
     return texts
 
 
-class TranslationAPI(litserve.LitAPI):
-    """LitServe's hooks: read each request, translate a batch of them, write each answer."""
+class TranslationAPI(litserve.LitAPI):  # type: ignore[name-defined]
+    """LitServe's hooks: read each request, translate a batch of them, write each answer.
 
-    def __init__(self, path, beam_size: int = 1, **batching):
+    An error that is raised in a hook goes to every request of the batch, so each is handed on in
+    the place of the answer of the one request that it belongs to."""
+
+    def __init__(self, path: str | os.PathLike, beam_size: int = 1, **batching: Any) -> None:
         super().__init__(**batching)
         self.path, self.beam_size = str(path), beam_size
 
-    def setup(self, device):
+    def setup(self, device: str) -> None:
         torch.set_num_threads(1)
-        self.model = load_model(self.path)
-        with torch.inference_mode():
-            self.ready = self.model.for_decoding()
+        self.model = prepacked(load_model(self.path))
 
-    def decode_request(self, request: dict):
-        # LitServe gives an error that is raised here to every request of the batch: hand it on.
+    def decode_request(self, request: dict) -> list[str] | Exception:
         try:
             return check_texts(request, self.model)
-        except ValueError as error:
+        except Exception as error:
             return error
 
-    def predict(self, requests):
-        good = [texts for texts in requests if isinstance(texts, list)]
-        sentences = [text for texts in good for text in texts]
-        found = iter(translate(self.ready, sentences, self.beam_size, attention=False))
-        for place, texts in enumerate(requests):
-            if isinstance(texts, list):
-                own = [next(found).text for _ in texts]
-                requests[place] = {"translations": own, "batch": len(sentences)}
-        return requests
+    def predict(self, requests: list) -> list:
+        if self.max_batch_size == 1:  # then there is no list around the one request
+            return self._answers([requests])[0]
+        return self._answers(requests)
 
-    def encode_response(self, output):
+    def _answers(self, requests: list) -> list:
+        texts = [text for each in requests if isinstance(each, list) for text in each]
+        try:
+            found = translate(self.model, texts, self.beam_size, attention=False)
+        except Exception as error:
+            if len(requests) == 1:
+                return [error]
+            return [answer for each in requests for answer in self._answers([each])]
+        done = iter(found)
+        return [
+            {"translations": [next(done).text for _ in each], "batch": len(texts)}
+            if isinstance(each, list)
+            else each
+            for each in requests
+        ]
+
+    def encode_response(self, output: dict | Exception) -> Any:
         if isinstance(output, dict):
             return output
         responses = import_optional("fastapi.responses")
-        return responses.JSONResponse({"detail": str(output)}, status_code=422)
+        detail = str(output).encode("utf-8", "replace").decode("utf-8")
+        return responses.JSONResponse({"detail": detail}, status_code=422)
 
 
 def stop_with_parent() -> None:
@@ -88,6 +105,25 @@ def stop_with_parent() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+def check_options(options: argparse.Namespace) -> None:
+    """Raise ValueError or OSError that says in one sentence why a server cannot be started so."""
+    for name in "beam_size", "max_batch_size":
+        if (value := getattr(options, name)) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if not 0 <= (wait := options.batch_timeout) <= 30:  # then LitServe gives up on a request
+        raise ValueError(f"--batch-timeout must lie between 0 and 30 seconds, got {wait}")
+    if options.host not in HOSTS:
+        raise ValueError(f"--host must be one of {', '.join(HOSTS)}, got {options.host}")
+    if not 1024 <= options.port <= 65535:
+        raise ValueError(f"--port must lie between 1024 and 65535, got {options.port}")
+    load_model(options.model)
+    kind = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        socket.create_server((options.host, options.port), family=kind).close()
+    except OSError as error:
+        raise OSError(f"port {options.port} cannot be had on {options.host}: {error}") from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="a file that save_model wrote")
@@ -97,18 +133,18 @@ def main() -> None:
     parser.add_argument("--max-batch-size", type=int, default=64, help="requests in a batch")
     parser.add_argument("--batch-timeout", type=float, default=0.005, help="seconds to wait")
     parser.add_argument("--stop-with-parent", action="store_true", help="when its input ends")
-    told = parser.parse_args()
+    options = parser.parse_args()
     try:
-        load_model(told.model)  # a bad file is said before a port is opened
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+        check_options(options)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
-    if told.stop_with_parent:
+    if options.stop_with_parent:
         threading.Thread(target=stop_with_parent, daemon=True).start()
-    batching = dict(max_batch_size=told.max_batch_size, batch_timeout=told.batch_timeout)
-    api = TranslationAPI(told.model, told.beam_size, **batching)
+    batching = dict(max_batch_size=options.max_batch_size, batch_timeout=options.batch_timeout)
+    api = TranslationAPI(options.model, options.beam_size, **batching)
     server = litserve.LitServer(api, accelerator="cpu", max_payload_size=BYTES)
-    server.run(told.host, told.port, generate_client_file=False, log_level="error")
+    server.run(options.host, options.port, generate_client_file=False, log_level="error")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toy_models import (
     KINDS,
     TINY,
+    Table,
     brute_force,
     build,
     log_probability,
@@ -21,16 +22,18 @@ from toy_models import (
 from s2s_helpers.data import Batch
 from s2s_helpers.decoding import (
     beam_search,
-    evaluation,
+    generate,
     greedy_decode,
     largest,
     length_penalty_of,
+    most_probable,
     next_log_probabilities,
     sample,
-    translate,
 )
+from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.models import prepacked as packing
-from s2s_helpers.models.prepacked import packed_layer
+from s2s_helpers.models.prepacked import can_pack, packed, prepacked
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.training import gains_by_bf16
 from s2s_helpers.vocabulary import EOS, PAD, SOS
 
@@ -193,8 +196,8 @@ def test_attention_belongs_to_the_hypothesis(kind):
         for hypothesis in [*several, one]:
             source = torch.tensor([source_ids])
             target = torch.tensor([[SOS, *hypothesis.ids]])
-            with evaluation(model):
-                _, expected = model(Batch(source, source != PAD, target))
+            with torch.inference_mode():
+                _, expected = eval_view(model)(Batch(source, source != PAD, target))
             if expected is None:
                 assert hypothesis.attention is None
             else:
@@ -238,7 +241,7 @@ def test_decoding_evaluates_and_puts_training_mode_back(kind):
 
 
 def test_the_source_is_encoded_once(kind, monkeypatch):
-    model, calls = build(kind).for_decoding(), []
+    model, calls = prepacked(build(kind)), []
     encode = model.encode
     monkeypatch.setattr(model, "encode", lambda *a: calls.append(len(a[0])) or encode(*a))
     batch = padded(sentences())
@@ -248,7 +251,7 @@ def test_the_source_is_encoded_once(kind, monkeypatch):
 
 
 def test_finished_sentences_leave_the_batch(kind, monkeypatch):
-    model, sizes = build(kind, ending=0.0).for_decoding(), []
+    model, sizes = prepacked(build(kind, ending=0.0)), []
     step = model.step
     monkeypatch.setattr(model, "step", lambda *a: sizes.append(len(a[0])) or step(*a))
     # Of up to seven sentences none stays that has nothing more to write.
@@ -295,27 +298,24 @@ def test_largest_equals_topk(rows, size, k, ties, chance):
 def test_what_is_spared_is_not_there(kind):
     model, batch = build(kind), padded(sentences())
     full = greedy_decode(model, batch.source)
-    bare = greedy_decode(model, batch.source, attention=False, scores=False)
+    bare = greedy_decode(model, batch.source, attention=False)
     assert [h.ids for h in bare] == [h.ids for h in full]
-    assert all(h.attention is None and math.isnan(h.log_probability) for h in bare)
+    assert all(h.attention is None for h in bare)
     beams = beam_search(model, batch.source, beam_size=3, attention=False)
     again = beam_search(model, batch.source, beam_size=3)
     assert [h[0].ids for h in beams] == [h[0].ids for h in again]
     assert all(h[0].attention is None for h in beams)
     assert (again[0][0].attention is not None) == (kind != "rnn")
-    texts = translate(model, ["w4 w5", "w6"], attention=False)
-    assert texts[0].attention is None and texts[0].text == translate(model, ["w4 w5"])[0].text
 
 
-def test_prepared_once_and_used_often(kind):
+def test_a_view_made_once_and_used_often(kind):
     model = build(kind)
-    ready, batch = model.for_decoding(), padded(sentences())
+    view, batch = prepacked(model), padded(sentences())
     for _ in range(2):
-        one, other = greedy_decode(ready, batch.source), greedy_decode(model, batch.source)
+        one, other = greedy_decode(view, batch.source), greedy_decode(model, batch.source)
         assert [h.ids for h in one] == [h.ids for h in other]
-    texts = ["w4 w5", "w6", "w7 w4 w4 w8"]
-    one, other = (translate(decoder, texts, beam_size=2) for decoder in (ready, model))
-    assert [t.text for t in one] == [t.text for t in other]
+    one, other = beam_search(view, batch.source), beam_search(model, batch.source)
+    assert [h[0].ids for h in one] == [h[0].ids for h in other]
 
 
 def test_a_model_that_does_not_share_memory_has_a_row_for_each_line(kind):
@@ -335,69 +335,156 @@ def test_a_model_that_does_not_share_memory_has_a_row_for_each_line(kind):
     assert [h[0].ids for h in found] == [h[0].ids for h in expected]
 
 
-# Sampling
+# The two hooks
 
 
-def one_step(model, batch, number):
-    """How often each token came first in `number` samples, and the model's own probabilities."""
-    source = batch.source[:1].expand(number, -1)
-    with evaluation(model):
-        logits, _ = model(Batch(batch.source[:1], batch.source_mask[:1], torch.tensor([[SOS, 4]])))
-    log_p = logits[0, 0].log_softmax(-1)
-    return source, log_p
+def no_word_twice(log_p, lines):
+    """A `score` that forbids what stands there already; the ids are those of the lines."""
+    assert lines.ids.shape == (len(log_p), lines.length) and len(lines.rows) == len(log_p)
+    for line, ids in enumerate(lines.ids.tolist()):
+        log_p[line, [i for i in ids if i != PAD]] = -math.inf
+    return log_p
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 3}, {"top_p": 0.6},
-     {"top_k": 4, "top_p": 0.8, "temperature": 1.5}],
-    ids=str,
-)  # fmt: skip
-def test_samples_have_the_distribution_they_should(options):
-    model, number = build("bahdanau", seed=2, sharpness=1.5), 4000
-    source, log_p = one_step(model, padded(sentences()), number)
-    allowed = [i for i in range(len(TINY)) if i not in (PAD, SOS)]
-    p = {i: math.exp(float(log_p[i]) / options.get("temperature", 1.0)) for i in allowed}
-    ranked = sorted(allowed, key=lambda i: -p[i])[: options.get("top_k", len(allowed))]
-    total = sum(p[i] for i in ranked)
-    kept, mass = [], 0.0
-    for i in ranked:
-        if mass < options.get("top_p", 1.0):
-            kept.append(i)
-        mass += p[i] / total
-    total = sum(p[i] for i in kept)
-    found = sample(model, source, max_length=1, **options)
-    for i in allowed:
-        share = sum(h.ids[0] == i for h in found) / number
-        expected = p[i] / total if i in kept else 0.0
-        tolerance = 4 * math.sqrt(expected * (1 - expected) / number) + 1e-9
-        assert share == pytest.approx(expected, abs=tolerance)
-    for h in found[:20]:
-        assert h.log_probability == pytest.approx(float(log_p[h.ids[0]]), abs=1e-4)
+def test_a_wide_beam_with_a_score_equals_brute_force(kind):
+    model, rows = build(kind, seed=3), sentences(3)
+    found = beam_search(
+        model, padded(rows).source, None, 300, 0.6, max_length=4, n_best=4, score=no_word_twice
+    )
+    for source_ids, hypotheses in zip(rows, found, strict=True):
+        allowed = [
+            (score, ids)
+            for score, ids in brute_force(model, source_ids, 0.6, max_length=4)
+            if len(set(ids)) == len(ids)
+        ]
+        assert [h.ids for h in hypotheses] == [ids for _, ids in allowed[:4]]
+        assert hypotheses[0].score == pytest.approx(allowed[0][0], abs=1e-4)
 
 
-def test_a_cold_sample_is_greedy_and_a_row_draws_its_own_luck(kind):
+def test_the_log_probability_stays_the_models_own(kind):
+    """Whatever a score adds, it is in `score` alone."""
+    dearer = lambda log_p, lines: log_p - 0.25 * (1 + lines.length)  # noqa: E731
+    model, rows = build(kind), sentences()
+    batch = padded(rows)
+    found = beam_search(model, batch.source, None, 3, n_best=3, score=dearer)
+    one_each = generate(model, batch.source, score=dearer)
+    for source_ids, several, one in zip(rows, found, one_each, strict=True):
+        for h in [one, *several]:
+            assert h.log_probability == pytest.approx(
+                log_probability(model, source_ids, h.ids), abs=1e-4
+            )
+            added = -0.25 * sum(range(1, len(h.ids) + 1))
+            penalty = 1.0 if h is one else length_penalty_of(len(h.ids), 0.6)
+            assert h.score == pytest.approx((h.log_probability + added) / penalty, abs=1e-4)
+    assert [h.ids for h in one_each] == [h.ids for h in greedy_decode(model, batch.source)]
+
+
+def test_hooks_see_what_is_written(kind):
+    """Rows, ids and a step ahead belong to each line, also when others have left the batch."""
+    model, rows, seen = build(kind, seed=1, ending=0.0), sentences(30), []
+
+    def choose(log_p, lines):
+        tokens, values = most_probable(log_p, lines)
+        logits, _, _ = lines.model.step(tokens, lines.state, lines.memory)
+        ahead = next_log_probabilities(logits).argmax(dim=1).tolist()
+        seen.append((lines.rows, lines.ids.tolist(), tokens.tolist(), ahead))
+        return tokens, values
+
+    found = generate(model, padded(rows).source, choose=choose)
+    assert [h.ids for h in found] == [h.ids for h in greedy_decode(model, padded(rows).source)]
+    assert len(seen[-1][0]) < len(seen[0][0])
+    for length, lines in enumerate(seen):
+        for row, ids, token, ahead in zip(*lines, strict=True):
+            whole = found[row].ids
+            if length < len(whole):
+                assert ids == whole[:length] and token == whole[length]
+            if length + 1 < len(whole):
+                assert ahead == whole[length + 1]
+
+
+def test_a_beam_shows_its_lines_to_a_score(kind):
+    model, rows, seen = build(kind, seed=2, ending=-9.0), sentences(6), []
+
+    def score(log_p, lines):
+        for row, ids, log_ps in zip(lines.rows, lines.ids.tolist(), log_p, strict=True):
+            if EOS not in ids:
+                seen.append((row, ids, log_ps.clone()))
+        return log_p
+
+    beam_search(model, padded(rows).source, beam_size=3, max_length=6, score=score)
+    assert len({len(ids) for _, ids, _ in seen}) > 2
+    for row, ids, log_ps in seen:
+        expected = torch.tensor(next_step(model, rows[row], ids))
+        torch.testing.assert_close(log_ps[EOS:], expected[EOS:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_forced_start_is_followed_by_every_search(kind):
+    """Lines that a hook leaves nothing are dead, and the search goes on with the others."""
+    start = [5, 6, 5]
+
+    def score(log_p, lines):
+        if lines.length < len(start):
+            log_p[:, [i for i in range(len(TINY)) if i != start[lines.length]]] = -math.inf
+        return log_p
+
     model, batch = build(kind), padded(sentences())
-    cold = sample(model, batch.source, temperature=1e-4)
-    assert [h.ids for h in cold] == [h.ids for h in greedy_decode(model, batch.source)]
-    together = sample(model, batch.source, temperature=1.5, seed=7)
-    assert [h.ids for h in together] != [h.ids for h in cold]
-    for row, hypothesis in enumerate(together):
-        alone = batch.source[row : row + 1, : int(batch.source_mask[row].sum())]
-        assert sample(model, alone, temperature=1.5, seed=7 + row)[0].ids == hypothesis.ids
-        assert sample(model, alone, temperature=1.5, seed=[7 + row])[0].ids == hypothesis.ids
+    for (best, *_), one in zip(
+        beam_search(model, batch.source, beam_size=4, n_best=4, score=score),
+        generate(model, batch.source, score=score), strict=True,
+    ):  # fmt: skip
+        assert best.ids[:3] == one.ids[:3] == start and math.isfinite(best.score)
+
+
+def test_hooks_that_leave_nothing_are_said(kind):
+    model, batch = build(kind, ending=-9.0), padded(sentences())
+
+    def nothing(log_p, lines):
+        at = [line for line, row in enumerate(lines.rows) if row == 2 and lines.length == 1]
+        log_p[at] = -math.inf
+        return log_p
+
+    with pytest.raises(ValueError, match=r"no token is left to choose for row 2 after \[\d\]"):
+        generate(model, batch.source, score=nothing, max_length=5)
+    everything = lambda log_p, lines: log_p.fill_(-math.inf)  # noqa: E731
+    with pytest.raises(ValueError, match="no token is left to choose for row 0"):
+        beam_search(model, batch.source, score=everything)
+
+
+def test_a_model_that_gives_its_own_parameter_keeps_it():
+    """Its logits are no fresh tensor that log-probabilities might take the place of."""
+    torch.manual_seed(0)
+
+    class Fixed(Table):
+        def step(self, tokens, state, memory):
+            return self.logits[: len(tokens)], state, None
+
+    model = Fixed(torch.randn(9, 9))
+    before = model.logits.detach().clone()
+    greedy_decode(model, padded(sentences(3)).source, max_length=3)
+    beam_search(model, padded(sentences(3)).source, max_length=3, beam_size=2)
+    assert torch.equal(model.logits, before)
+
+
+def test_a_hypothesis_may_fill_all_positions():
+    """SOS is read, and the last id is not; what was written can be read by `forward`."""
+    shape = dict(width=8, heads=2, layers=1, feedforward=12, max_positions=9)
+    torch.manual_seed(0)
+    model = TransformerSeq2Seq(TINY, TINY, **shape).eval()
+    model.output.bias.data[EOS] = -50.0  # never ends by itself
+    source = torch.tensor([[4, 5, 6, 5, 4, 5, 6, 5, EOS], [4, EOS, *[PAD] * 7]])
+    for max_length in None, 9, 10_000:
+        for found in (
+            greedy_decode(model, source, max_length=max_length),
+            sample(model, source, max_length=max_length),
+            [h[0] for h in beam_search(model, source, beam_size=2, max_length=max_length)],
+        ):
+            assert [len(h.ids) for h in found] == [9, 9]
+            assert found[0].log_probability == pytest.approx(
+                log_probability(model, source[0].tolist(), found[0].ids), abs=1e-4
+            )
 
 
 # Packed weights
-
-
-@pytest.mark.parametrize("rows", [1, 4, 50])
-def test_packed_weights_multiply_alike(rows):
-    torch.manual_seed(0)
-    layer, x = torch.nn.Linear(24, 300), torch.randn(rows, 24)
-    multiply = packed_layer(layer)
-    if multiply is not None:  # a build of PyTorch without oneDNN has none
-        torch.testing.assert_close(multiply(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("vnni", ["as it is", "without"])
@@ -405,14 +492,14 @@ def test_packed_weights_multiply_alike(rows):
 def test_int8_is_off_by_rounding_alone(rows, wide, vnni, monkeypatch):
     """The bound: half a step of the scale for every weight and every input (of 7 bits, which some
     processors get). Rows of the weights differ a thousandfold."""
+    if not can_pack(torch.int8):
+        pytest.skip("a build of PyTorch without int8")
     if vnni == "without":
         monkeypatch.setattr(packing, "has_vnni", lambda: False)
     torch.manual_seed(0)
     layer, x = torch.nn.Linear(24, wide), torch.randn(rows, 24)
     layer.weight.data.mul_(torch.logspace(0, -3, wide)[:, None])
-    multiply = packed_layer(layer, torch.int8)
-    if multiply is None:
-        pytest.skip("a build of PyTorch without int8")
+    multiply = packed(layer.weight, layer.bias, torch.int8)
     with torch.no_grad():
         step = layer.weight.abs().amax(dim=1) / 127  # (wide,)
         x_step = (x.max().clamp(min=0) - x.min().clamp(max=0)) / 127
@@ -423,26 +510,17 @@ def test_int8_is_off_by_rounding_alone(rows, wide, vnni, monkeypatch):
     assert off.max() > 1e-5  # it has been rounded
 
 
-def test_a_twin_in_int8(monkeypatch):
+def test_a_view_in_int8(monkeypatch):
+    if not can_pack(torch.int8):
+        pytest.skip("a build of PyTorch without int8")
+    monkeypatch.setitem(packing.LEAST, torch.int8, 0)
     model, batch = build("transformer", sharpness=1.0), padded(sentences(40))
     exact = greedy_decode(model, batch.source, max_length=1)
-    twin = model.for_decoding(dtype=torch.int8)
-    rough = greedy_decode(twin, batch.source, max_length=1)
+    view = prepacked(model, torch.int8)
+    rough = greedy_decode(view, batch.source, max_length=1)
     off = [abs(a.score - b.score) for a, b in zip(exact, rough, strict=True)]
-    assert max(off) < 0.05
-    assert max(off) > 1e-6 or packed_layer(model.output, torch.int8) is None
-    assert all(h[0].ids for h in beam_search(twin, batch.source, beam_size=4))
-    with pytest.raises(ValueError, match="float32, bfloat16 or int8"):
-        model.for_decoding(dtype=torch.int32)
-
-    def missing(*inputs):
-        raise RuntimeError("Didn't find engine")
-
-    before = torch.backends.quantized.engine
-    monkeypatch.setattr(packing, "in_int8", missing)
-    plain = greedy_decode(model.for_decoding(dtype=torch.int8), batch.source)
-    assert [h.ids for h in plain] == [h.ids for h in greedy_decode(model, batch.source)]
-    assert torch.backends.quantized.engine == before
+    assert 1e-6 < max(off) < 0.05
+    assert all(h[0].ids for h in beam_search(view, batch.source, beam_size=4))
 
 
 def test_while_decoding_log_probabilities_take_the_place_of_the_logits():
@@ -459,26 +537,6 @@ def test_while_decoding_log_probabilities_take_the_place_of_the_logits():
     assert (found[:, [PAD, SOS]] == float("-inf")).all()
 
 
-def test_without_packing_the_plain_layer_decodes(kind, monkeypatch):
-    model, batch = build(kind), padded(sentences())
-    before = beam_search(model, batch.source, beam_size=3)
-    asked = []
-    monkeypatch.setattr(packing, "packed", lambda *a: asked.append(a))
-    after = beam_search(model, batch.source, beam_size=3)
-    assert asked and [h[0].ids for h in before] == [h[0].ids for h in after]
-    monkeypatch.undo()
-
-    class Broken:
-        def __getattr__(self, name):
-            raise RuntimeError("not in this build")
-
-    monkeypatch.setattr(torch.ops, "mkldnn", Broken())
-    assert packed_layer(model.output_layer) is None
-    after = beam_search(model, batch.source, beam_size=3)
-    assert [h[0].ids for h in before] == [h[0].ids for h in after]
-    assert "forward" not in vars(model.output_layer)
-
-
 def test_bfloat16_under_autocast_stays_close(kind):
     if not gains_by_bf16() and kind != "transformer":
         pytest.skip("on this processor torch has no LSTM in bfloat16")
@@ -491,25 +549,6 @@ def test_bfloat16_under_autocast_stays_close(kind):
     assert max(off) < 0.05
     assert max(off) > 1e-6 or not gains_by_bf16()  # float32 takes its place
     assert all(h[0].ids for h in beams)
-
-
-def test_translate_keeps_the_callers_order(kind):
-    model = build(kind)
-    texts = ["w4 w5 w6 w7 w8", "w9", "w5 w5", "w10 w11 w4", "w9"]
-    together = translate(model, texts, batch_size=2, beam_size=3)
-    alone = [translate(model, [text], beam_size=3)[0] for text in texts]
-    assert [t.text for t in together] == [t.text for t in alone]
-    assert together[1].text == together[4].text
-    assert together[0].source_tokens == ["w4", "w5", "w6", "w7", "w8", "<eos>"]
-    assert translate(model, []) == []
-    for t in together:
-        if t.attention is None:
-            with pytest.raises(ValueError, match="no attention"):
-                t.attention_matrix()
-        else:
-            matrix = t.attention_matrix()
-            assert matrix.shape == (len(t.tokens), len(t.source_tokens))
-            torch.testing.assert_close(matrix.sum(-1), torch.ones(len(t.tokens)))
 
 
 def test_bad_input_is_named():
@@ -527,19 +566,3 @@ def test_bad_input_is_named():
             beam_search(model, source, **wrong)
     with pytest.raises(ValueError, match="source id 12 is outside"):
         greedy_decode(model, torch.tensor([[12]]))
-    with pytest.raises(ValueError, match="sentence 1, '  '"):
-        translate(model, ["w4", "  "])
-    with pytest.raises(ValueError, match="sentence 0 has 301 tokens"):
-        translate(model, ["w4 " * 300])
-    with pytest.raises(TypeError, match="list of texts"):
-        translate(model, "w4 w5")
-    with pytest.raises(ValueError, match="beam_size"):
-        translate(model, ["w4"], beam_size=0)
-    for wrong, complaint in (
-        (dict(temperature=0), "temperature must be above 0, got 0"),
-        (dict(top_k=0), "top_k must be at least 1"),
-        (dict(top_p=1.5), "top_p must be above 0 and at most 1"),
-        (dict(seed=[1, 2]), "1 rows need as many seeds, got 2"),
-    ):
-        with pytest.raises(ValueError, match=complaint):
-            sample(model, source, **wrong)

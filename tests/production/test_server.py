@@ -18,6 +18,8 @@ if importlib.util.find_spec("litserve") is None:
 
 from s2s_helpers.decoding import translate
 from s2s_helpers.models import TransformerSeq2Seq, save_model
+from s2s_helpers.models.prepacked import prepacked
+from s2s_helpers.production import server
 from s2s_helpers.production.server import BYTES, TranslationAPI, check_texts
 from s2s_helpers.vocabulary import Vocabulary
 
@@ -94,8 +96,9 @@ BAD = {
     'send {"texts"': [[], "text", [3], None, ["a", None]],
     "33 texts, but a request may have 32": [["a"] * 33],
     "text 1 has 401 characters; 400 are allowed": [["a", "x" * 401]],
-    "sentence 0 has 151 tokens, but the model has only 20 positions": [["a " * 150]],
-    "sentence 2": [["a", "b", "  "]],
+    "text 0 has 151 tokens, but the model has only 20 positions": [["a " * 150]],
+    "text 2": [["a", "b", "  "]],
+    "text 1 holds half a surrogate pair": [["a", "a \ud83d"], ["a", "\udc00 a"]],
 }
 
 
@@ -112,10 +115,51 @@ def test_a_bad_request_names_what_is_wrong(model, message):
 def test_limits_are_inclusive(model):
     most = ["a"] * 31 + ["x" * 400]
     assert check_texts({"texts": most}, model) == most
+    assert check_texts({"texts": ["a \U0001f600"]}, model)  # a whole pair
+
+
+def test_it_keeps_one_view_for_its_life(file, monkeypatch):
+    api = TranslationAPI(file, 2, max_batch_size=8)
+    api.setup("cpu")
+    assert prepacked(api.model) is api.model
+    seen = []
+    monkeypatch.setattr(server, "translate", lambda model, *a, **k: seen.append(model) or [])
+    api.predict([])
+    assert seen == [api.model]
+
+
+def test_one_request_at_a_time_has_no_list_around_it(file, model):
+    api = TranslationAPI(file, max_batch_size=1)
+    api.setup("cpu")
+    answers = [
+        api.encode_response(api.predict(api.decode_request({"texts": texts})))
+        for texts in (TEXTS[:2], ["x" * 500])
+    ]
+    wanted = [t.text for t in translate(model, TEXTS[:2])]
+    assert answers[0] == {"translations": wanted, "batch": 2}
+    assert answers[1].status_code == 422
+
+
+def test_what_goes_wrong_in_one_request_spares_the_others(file, model, monkeypatch):
+    api = TranslationAPI(file, max_batch_size=8)
+    api.setup("cpu")
+
+    def fragile(view, texts, *rest, **more):
+        if any("\ud800" in text for text in texts):
+            raise RuntimeError("\ud800 is no character")
+        return translate(view, texts, *rest, **more)
+
+    monkeypatch.setattr(server, "translate", fragile)
+    answers = [api.encode_response(x) for x in api.predict([TEXTS[:1], ["\ud800"], TEXTS[1:3]])]
+    wanted = [t.text for t in translate(model, TEXTS[:3])]
+    assert [answers[0]["translations"], answers[2]["translations"]] == [wanted[:1], wanted[1:]]
+    assert answers[1].status_code == 422 and b"? is no character" in answers[1].body
+    monkeypatch.setattr(server, "check_texts", lambda *a: 1 / 0)
+    assert isinstance(api.decode_request({"texts": TEXTS[:1]}), ZeroDivisionError)
 
 
 def test_a_batch_answers_each_request_by_itself(file, model):
-    api = TranslationAPI(file)
+    api = TranslationAPI(file, max_batch_size=8)
     api.setup("cpu")
     asked = [TEXTS[:2], ["x" * 500], TEXTS[2:3]]
     decoded = [api.decode_request({"texts": texts}) for texts in asked]
@@ -153,7 +197,54 @@ def test_what_never_reaches_the_model(url):
     assert post(url, TEXTS[:1])[0] == 200  # it lives on
 
 
-def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path):
+def test_half_a_surrogate_pair_is_an_error_of_its_own_request(url, model):
+    asked = [rb'{"texts": ["a \ud83d"]}', *[[text] for text in TEXTS[:8]]]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        answers = list(pool.map(lambda body: post(url, body), asked))
+    assert answers[0] == (
+        422, {"detail": "text 0 holds half a surrogate pair, which is no character"}
+    )  # fmt: skip
+    wanted = [[t.text] for t in translate(model, TEXTS[:8])]
+    assert [answer["translations"] for _, answer in answers[1:]] == wanted
+
+
+def test_a_server_of_single_requests(file, model):
+    process, url = start(file, "--max-batch-size", "1", "--batch-timeout", "0")
+    try:
+        until(lambda: up(url) or process.poll() is not None)
+        wanted = [t.text for t in translate(model, TEXTS[:3])]
+        assert post(url, TEXTS[:3]) == (200, {"translations": wanted, "batch": 3})
+        assert post(url, [""])[0] == 422
+    finally:
+        process.kill()
+
+
+BAD_OPTIONS = {
+    "--beam-size must be at least 1, got 0": ["--beam-size", "0"],
+    "--max-batch-size must be at least 1, got -1": ["--max-batch-size", "-1"],
+    "--batch-timeout must lie between 0 and 30 seconds, got nan": ["--batch-timeout", "nan"],
+    "--host must be one of 127.0.0.1, 0.0.0.0, ::, got example": ["--host", "example"],
+    "--port must lie between 1024 and 65535, got 80": ["--port", "80"],
+    "no saved model at": ["--model", "none.pt"],
+    "port {taken} cannot be had on 127.0.0.1": ["--port", "{taken}"],
+}
+
+
+@pytest.mark.parametrize("message", BAD_OPTIONS)
+def test_a_bad_option_is_said_in_one_sentence(file, message, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        arguments = [option.format(taken=taken) for option in BAD_OPTIONS[message]]
+        command = ["server", "--model", str(file), *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as stopped:
+            server.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith(message.format(taken=taken))
+    assert said.count("\n") == 1
+
+
+def test_the_command_itself_stops_with_code_2(tmp_path):
     process, _ = start(tmp_path / "none.pt")
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and said.startswith("no saved model at")
+    assert process.returncode == 2 and said.startswith("no saved model at")

@@ -12,7 +12,7 @@ from traitlets import TraitError
 from s2s_helpers.corpora import Pair
 from s2s_helpers.course.plots import LARGE, MEDIUM, attention_heatmap
 from s2s_helpers.course.widgets.base import Widget, module
-from s2s_helpers.course.widgets.looks import KINDS, Reading, gold_links, read, source_ids
+from s2s_helpers.course.widgets.reading import KINDS, Reading, gold_links, read, source_ids
 
 FORCED, SIDES = ("forced", "other_forced"), ("target", "source")
 AXES = {  # what a row and a column is

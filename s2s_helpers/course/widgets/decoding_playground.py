@@ -1,6 +1,5 @@
 """Greedy decoding, beam search and three ways of sampling on one sentence, side by side."""
 
-import random
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -18,6 +17,7 @@ from s2s_helpers.decoding import (
     beam_search,
     greedy_decode,
     next_log_probabilities,
+    random_of,
     sample,
 )
 from s2s_helpers.models.prepacked import prepacked
@@ -124,7 +124,7 @@ class DecodingPlayground(Widget):
     def _row(self, row: str, hypothesis, log_p) -> dict:
         """A row for the browser: its words, and for each the likeliest ones with the model's p and
         the q it was drawn from (None where nothing is drawn), the rest in one sum."""
-        tokens, luck = self.model.target_vocabulary.tokens, random.Random(self.seed)
+        tokens, luck = self.model.target_vocabulary.tokens, random_of(self.seed)
         values, order = log_p.sort(descending=True)  # (steps, words)
         ids = torch.tensor(hypothesis.ids)[:, None]
         ranks, p = (order == ids).int().argmax(dim=1).tolist(), values.exp()

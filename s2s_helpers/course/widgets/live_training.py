@@ -101,7 +101,7 @@ class LiveTraining(Widget):
     # What a trainer calls
 
     def on_train_start(self, trainer, **kwargs):
-        encode_source(trainer.model, 0, self.source)  # better now than after the first batches
+        encode_source(trainer.model, self.source)  # better now than after the first batches
         self._stop.clear()
         self._trainer, self._next = trainer, 0.0
         group = trainer.config.accumulate_grad_batches

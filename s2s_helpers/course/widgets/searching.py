@@ -10,11 +10,10 @@ from s2s_helpers.decoding import (
     BeamSearch,
     check_source,
     encode_source,
-    evaluation,
     length_penalty_of,
     next_log_probabilities,
 )
-from s2s_helpers.models.prepacked import prepared
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.vocabulary import EOS, SOS
 
 HIGHEST = 1.0  # alpha, as in Wu et al. 2016, table 2
@@ -26,9 +25,9 @@ def source_ids(model, sentence: str | None) -> list[int]:
     if sentence is None:
         return [EOS]
     try:
-        return encode_source(model, 0, sentence)
+        return encode_source(model, sentence, "the sentence")
     except ValueError as error:
-        raise TraitError(str(error).removeprefix("sentence 0, ")) from None
+        raise TraitError(str(error).removeprefix("the sentence, ")) from None
 
 
 def as_source(model, ids: list[int]) -> Tensor:
@@ -44,11 +43,11 @@ class TracedSearch(BeamSearch):
         self.candidates = []
         super().__init__(*arguments)
 
-    def _note(self, which, values, parents, tokens, step):
-        if step == len(self.candidates):  # what the limit cuts is noted a second time
-            columns = (column[0].tolist() for column in (parents, tokens, values))
+    def _note(self, which, found):
+        if len(self.history) == len(self.candidates):  # what the limit cuts is noted a second time
+            columns = (column[0].tolist() for column in found)
             self.candidates.append([c for c in zip(*columns, strict=True) if c[2] > -math.inf])
-        super()._note(which, values, parents, tokens, step)
+        super()._note(which, found)
 
 
 def trace(model, source, beam_size: int, max_length: int | None = None) -> tuple[list, int]:
@@ -60,9 +59,9 @@ def trace(model, source, beam_size: int, max_length: int | None = None) -> tuple
     and stops no later, because what has finished outweighs log p / lp(limit) even more.
     """
     mask, limits = check_source(model, source, None, max_length)
-    with evaluation(model, attention=False), prepared(model, beam_size) as ready:
-        search = TracedSearch(ready, source, mask, limits, beam_size, HIGHEST, 1)
-        while len(search.searching):
+    with torch.inference_mode():
+        search = TracedSearch(prepacked(model), source, mask, limits, beam_size, HIGHEST, 1, False)
+        while search.searching:
             search.advance()
     steps, lines = [], [0]  # lines: the places of those that went on
     for found in search.candidates:
@@ -96,7 +95,8 @@ def every_sentence(model, source, limit: int, most: int = ALL) -> list | None:
     """
     mask, _ = check_source(model, source, None, limit)
     found = []
-    with evaluation(model, attention=False):
+    with torch.inference_mode():
+        model = prepacked(model)
         memory = model.encode(source, mask)
         state, prefixes = model.start(memory), [[]]
         tokens, sums = source.new_full((1,), SOS), torch.zeros(1, device=source.device)

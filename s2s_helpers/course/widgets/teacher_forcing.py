@@ -131,7 +131,7 @@ class TeacherForcing(Widget):
     def _ids(self):
         chosen = self._models[self.model]
         source, target = self.pairs[self.pair]
-        ids = encode_source(chosen, self.pair, source)
+        ids = encode_source(chosen, source, f"sentence {self.pair}")
         return chosen, ids, chosen.target_vocabulary.encode(target)
 
     def _start(self, keep: bool = False) -> None:

@@ -8,7 +8,7 @@ from traitlets import TraitError
 
 from s2s_helpers.corpora import Pair
 from s2s_helpers.course.widgets import AttentionExplorer
-from s2s_helpers.course.widgets.looks import attentions, gold_links, read
+from s2s_helpers.course.widgets.reading import attentions, gold_links, read
 from s2s_helpers.decoding import translate
 from s2s_helpers.models import AttentionSeq2Seq, MultiHeadAttention, Seq2Seq, TransformerSeq2Seq
 from s2s_helpers.vocabulary import Vocabulary
@@ -81,6 +81,7 @@ def test_self_attention_is_that_of_torchs_own_module(norm_first):
                 _, weights = theirs(x, x, x, attn_mask=future, average_attn_weights=False)
             assert torch.allclose(found[side][number], weights[0], atol=1e-6), (side, number)
     assert not any(module._forward_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_a_model_in_training_is_left_as_it_was():
@@ -242,7 +243,7 @@ def test_a_translation_that_never_ends_stops_where_the_model_does():
     with torch.no_grad():
         model.output.bias[3] = -100  # never "<eos>"
     reading = read(model, SENTENCE)
-    assert len(reading.target) == 8 and reading.attention["decoder"].shape == (3, 2, 8, 8)
+    assert len(reading.target) == 9 and reading.attention["decoder"].shape == (3, 2, 9, 9)
     model = small("rnn")
     with torch.no_grad():
         model.decoder.output.bias[3] = -100

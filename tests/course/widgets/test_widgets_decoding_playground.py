@@ -1,7 +1,6 @@
 """The playground of decoding, without a browser."""
 
 import base64
-import random
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from traitlets import TraitError
 
 from s2s_helpers.course.widgets import DecodingPlayground
 from s2s_helpers.course.widgets.decoding_playground import DRAWN, ROWS
-from s2s_helpers.decoding import beam_search, greedy_decode, sample
+from s2s_helpers.decoding import beam_search, greedy_decode, random_of, sample
 from s2s_helpers.vocabulary import PAD, SOS, Vocabulary
 
 BIG = Vocabulary.numbered(30)
@@ -63,7 +62,7 @@ def by_hand(p: list[float], row: str, play) -> list[float]:
 def test_every_word_has_the_distribution_it_was_taken_from(kind):
     play, source = a_playground(kind, temperature=1.7, top_k=4, top_p=0.6, seed=5)
     for row in play.rows:
-        luck, ids = random.Random(5), numbers(row["words"])
+        luck, ids = random_of(5), numbers(row["words"])
         for place, step in enumerate(row["steps"]):
             p = torch.tensor(next_step(play.model, source[0].tolist(), ids[:place])).exp()
             p[[PAD, SOS]] = 0

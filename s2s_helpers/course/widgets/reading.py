@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from s2s_helpers.data import collate
-from s2s_helpers.decoding import evaluation, largest, next_log_probabilities, write
+from s2s_helpers.decoding import generate, largest
 from s2s_helpers.models import MultiHeadAttention
+from s2s_helpers.models.view import view_of
 from s2s_helpers.vocabulary import SOS, SPECIALS, UNK, word_tokenize
 
 KINDS = ("cross", "encoder", "decoder")
@@ -94,17 +95,15 @@ def read(model, text: str, forced: dict[int, str] | None = None, best: int = 5) 
     chosen = {place: target_id(model, token) for place, token in (forced or {}).items()}
     candidates = []
 
-    def choose(logits, rows):
-        log_p = next_log_probabilities(logits)
+    def choose(log_p, lines):
         values, tokens = largest(log_p, min(best, log_p.shape[1]))
         candidates.append((tokens[0].tolist(), values[0].exp().tolist()))
-        token = chosen.get(len(candidates) - 1, candidates[-1][0][0])
-        return torch.tensor([token], device=logits.device), log_p[:, token]
+        token = chosen.get(lines.length, candidates[-1][0][0])
+        return torch.tensor([token], device=log_p.device), log_p[:, token]
 
     source = torch.tensor([ids], device=next(model.parameters()).device)
-    # `forward` reads <sos> and the translation, so the last position is not for writing.
-    limit = min(2 * len(ids) + 10, MOST, (model.max_positions or MOST + 1) - 1)
-    (written,) = write(model, source, None, limit, False, choose)
+    limit = min(2 * len(ids) + 10, MOST)
+    (written,) = generate(model, source, choose=choose, max_length=limit, attention=False)
     for place in chosen:
         if not 0 <= place < len(written.ids):
             raise ValueError(
@@ -138,22 +137,26 @@ def attentions(model, source: list[int], target: list[int]) -> dict[str, Tensor]
     """All attention of a model that reads and writes these ids: see `Reading`.
 
     `forward` gives the cross-attention alone. A transformer's self-attention is caught on its way,
-    where a `MultiHeadAttention` returns it.
+    where a `MultiHeadAttention` of a view, made for this, returns it.
     """
     caught = {"encoder": [], "decoder": []}
-    hooks = []
-    for name, module in model.named_modules():
-        side, _, part = name.partition(".")
-        if isinstance(module, MultiHeadAttention) and part.endswith(".attention"):
-            keep = lambda module, inputs, output, into=caught[side]: into.append(output[1][0])  # noqa: E731
-            hooks.append(module.register_forward_hook(keep))
-    try:
-        with evaluation(model):
-            batch = collate([(source, target)]).to(next(model.parameters()).device)
-            _, cross = model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+    def catching(forward, into):
+        def caught_forward(*inputs):
+            change, weights = forward(*inputs)
+            into.append(weights[0])
+            return change, weights
+
+        return caught_forward
+
+    with torch.inference_mode():
+        view = view_of(model, lambda module: None, "a look at its attention")
+        for name, module in view.named_modules():
+            side, _, part = name.partition(".")
+            if isinstance(module, MultiHeadAttention) and part.endswith(".attention"):
+                module.forward = catching(module.forward, caught[side])
+        batch = collate([(source, target)]).to(next(model.parameters()).device)
+        _, cross = view(batch)
     found = {kind: torch.stack(layers) for kind, layers in caught.items() if layers}
     if cross is not None:
         found["cross"] = cross[0] if cross.dim() == 5 else cross[:, None]
