@@ -366,8 +366,9 @@ class Seq2SeqTrainer(RepairedTrainer):
         loss, tokens = self.processes.sums(self._group_loss, self._group_tokens)
         self._group_tokens = 0
         self._check_finite("loss", loss)
-        self.processes.sum_gradients(p for p in self.model.parameters() if p.requires_grad)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.processes.sum_gradients(parameters)
+        parameters = [p for p in parameters if p.grad is not None]
         torch._foreach_mul_([p.grad for p in parameters], 1 / tokens)
         norm = clip_grad_norm_(parameters, self.config.grad_clip_norm or math.inf).item()
         self._check_finite("norm of the gradient", norm)
