@@ -28,7 +28,7 @@ from measuring import RESULTS, keep, markdown, spread
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k, phrasebook
-from s2s_helpers.course.recipes import RECIPES, multi30k_trainer, phrasebook_trainer
+from s2s_helpers.course.recipes import KINDS, multi30k_trainer, phrasebook_trainer
 from s2s_helpers.decoding import translate
 
 ROOT = Path(__file__).parent.parent
@@ -206,7 +206,7 @@ def main(what: str, quick: bool) -> None:
             path.write_text(text, encoding="utf-8")
         return
     if what == "phrasebook":
-        kinds = ["luong"] if quick else RECIPES
+        kinds = ["luong"] if quick else KINDS
         runs = {kind: [phrasebook_run(kind, seed) for seed in seeds] for kind in kinds}
     else:
         runs = {"transformer": [multi30k_run(seed) for seed in seeds]}

@@ -142,7 +142,7 @@ def data_files() -> dict[str, Path]:
         for name in corpus.sha256
     }
     version = torch.__version__.split("+")[0]
-    for model in recipes.RECIPES:
+    for model in recipes.KINDS:
         recipes.phrasebook_model(model)
         name = f"phrasebook-{model}-0-{{}}.pt"
         path = recipes.cache_folder() / name.format(recipes.fingerprint(model, 0))

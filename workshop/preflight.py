@@ -178,7 +178,7 @@ def models():
 
     folder = recipes.cache_folder()
     names = {kind: "phrasebook-%s-0-%s.pt" % (kind, recipes.fingerprint(kind, 0))
-             for kind in recipes.RECIPES}  # fmt: skip
+             for kind in recipes.KINDS}  # fmt: skip
     absent = sorted(kind for kind, name in names.items() if not (folder / name).exists())
     if absent:
         raise Note(

@@ -1,18 +1,25 @@
-"""How the course's models are trained: phrasebook models, kept in a local cache, and captions.
+"""How the course's models are trained: a table of recipes, the trainers of them, and a cache of the
+phrasebook's trained models.
 
 The cache lies where the operating system wants it, or in the folder `S2S_CACHE_DIR` names. A model
-is found again only if code, data and settings are what it was trained with.
+is found again only if what it is learned from is what it was trained with.
 """
 
 import hashlib
-import json
 import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
 from filelock import FileLock
+from torch.utils.data import Dataset
+from treadmill import Callback
 
 from s2s_helpers.corpora import docstrings, multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
@@ -33,53 +40,109 @@ from s2s_helpers.models import (
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and its training. settings: of the model. vocabulary: how many words or subwords.
+    max_tokens: ids in a batch, in the place of `batch_size` pairs. warmup_steps: in which the rate
+    rises (None: a tenth of all). decay: the share of the steps in which it falls to 0 (None: all
+    after the warm-up). ema: decay of the averaged weights. device: "auto" takes a GPU if there is
+    one."""
+
+    model: type[Seq2SeqModel]
+    settings: dict[str, Any]
+    epochs: int
+    lr: float
+    batch_size: int | None = None
+    max_tokens: int | None = None
+    vocabulary: int | None = None
+    warmup_steps: int | None = None
+    decay: float | None = None
+    label_smoothing: float = 0.0
+    ema: float | None = None
+    bf16: bool = False
+    device: str = "cpu"
+
+    def changed(self, changes: dict[str, Any], model: type[Seq2SeqModel] | None = None) -> "Recipe":
+        """With other values for settings of the training, and all others for those of the model.
+        Another class of model starts from its own defaults."""
+        of_training = {f.name for f in fields(self)} - {"model", "settings"}
+        training = {name: value for name, value in changes.items() if name in of_training}
+        for one, other in ("batch_size", "max_tokens"), ("max_tokens", "batch_size"):
+            if one in training:
+                training.setdefault(other, None)
+        settings = self.settings if model in (None, self.model) else {}
+        settings = settings | {k: v for k, v in changes.items() if k not in of_training}
+        return replace(self, model=model or self.model, settings=settings, **training)
+
+
+KINDS = ("rnn", "bahdanau", "luong", "transformer")  # of the phrasebook's models
 SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
-# Model class, its settings, and those of the training: what learns most in 45 s on two cores.
+UNFED = dict(attention="luong", input_feeding=False)
+# What learns most in 45 s on two cores, pronunciation in half a minute on one.
 RECIPES = {
-    "rnn": (Seq2Seq, SMALL, dict(epochs=3, lr=8e-3)),
-    "bahdanau": (
-        AttentionSeq2Seq, dict(SMALL, attention="bahdanau"),
-        dict(epochs=3, lr=8e-3, batch_size=80),
+    "rnn": Recipe(Seq2Seq, SMALL, epochs=3, lr=8e-3, batch_size=64, label_smoothing=0.1),
+    "bahdanau": Recipe(
+        AttentionSeq2Seq, SMALL | {"attention": "bahdanau"},
+        epochs=3, lr=8e-3, batch_size=80, label_smoothing=0.1,
     ),
-    "luong": (
-        AttentionSeq2Seq, dict(SMALL, attention="luong", score="dot", input_feeding=False),
-        dict(epochs=3, lr=8e-3, batch_size=48),
+    "luong": Recipe(
+        AttentionSeq2Seq, SMALL | UNFED | {"score": "dot"},
+        epochs=3, lr=8e-3, batch_size=48, label_smoothing=0.1,
     ),
-    "transformer": (
+    "transformer": Recipe(
         TransformerSeq2Seq, dict(width=96, feedforward=192, layers=2, dropout=0.0),
-        dict(epochs=2, lr=4e-3, batch_size=40),
+        epochs=2, lr=4e-3, batch_size=40, label_smoothing=0.1,
+    ),
+    # Small batches, few subwords, one layer, no dropout.
+    "captions": Recipe(
+        TransformerSeq2Seq, dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0),
+        epochs=1, lr=4e-3, max_tokens=320, vocabulary=2000, warmup_steps=150, ema=0.99,
+    ),
+    "pronunciation": Recipe(
+        AttentionSeq2Seq, SMALL | UNFED,
+        epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, ema=0.99,
+    ),
+    # Both have one score of attention and the same widths; only the pointer-generator can copy.
+    "summaries, attention": Recipe(
+        AttentionSeq2Seq, SMALL | UNFED | {"score": "concat", "hidden": 96},
+        epochs=3, lr=8e-3, batch_size=48, vocabulary=2000,
+    ),
+    "summaries, pointer": Recipe(
+        PointerGenerator, SMALL | {"hidden": 96},
+        epochs=3, lr=8e-3, batch_size=48, vocabulary=2000,
     ),
 }  # fmt: skip
 
-# Modules that do not change what is learned.
-NOT_LEARNED = {
-    *("recipes", "plots", "show", "decoding", "packing", "cache", "fast", "streaming", "multi30k"),
-    *("docstrings", "pointer", "pronunciation", "variety", "series", "forecaster", "forecasting"),
-    *("cnn_dailymail", "hub", "pretrained", "denoising", "distillation", "export", "serving"),
-    *("scaling", "wmt"),
-}
-
-# Small batches, few subwords, one layer, no dropout: what learns most in 45 s on two cores.
-CAPTIONS = dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0)
-CAPTION_TRAINING = dict(
-    vocabulary=2000, epochs=1, lr=4e-3, max_tokens=320, warmup_steps=150, decay=None,
-    label_smoothing=0.0, ema=0.99, bf16=False, device="cpu",
-)  # fmt: skip
-
-# Letters to phonemes on one core, in half a minute.
-SPEAKING = dict(
-    attention="luong", input_feeding=False, embedding=64, hidden=128, cell="gru", dropout=0.0
+# What a phrasebook model is learned from; a change in one of these makes a new model.
+LEARNED_FROM = (
+    *("vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
+    *("models/interface", "models/rnn", "models/attention", "models/transformer"),
+    *("training/trainer", "training/repairs", "training/schedules"),
 )
-SPEAKING_TRAINING = dict(
-    words=None, epochs=1, lr=1e-2, batch_size=96, warmup_steps=100, decay=None, label_smoothing=0.0,
-    ema=0.99,
-)  # fmt: skip
 
-# Both have one score of attention and the same widths; only the pointer-generator can copy.
-SUMMARIES = {
-    "attention": (AttentionSeq2Seq, dict(attention="luong", score="concat", input_feeding=False)),
-    "pointer": (PointerGenerator, {}),
-}
+
+def _trainer(
+    recipe: Recipe, model: Seq2SeqModel, train: Dataset, validation: Dataset | None = None,
+    loss: Callable | None = None, seed: int = 0, progress: bool = True,
+    checkpoint_dir: str | os.PathLike | None = None, callbacks: Iterable[Callback] = (),
+) -> Seq2SeqTrainer:  # fmt: skip
+    """The trainer of a model by a recipe."""
+    loader = make_loader(train, recipe.batch_size, recipe.max_tokens, shuffle=True, seed=seed)
+    steps = recipe.epochs * len(loader)
+    warmup = steps // 10 if recipe.warmup_steps is None else recipe.warmup_steps
+    decay = None if recipe.decay is None else max(1, round(recipe.decay * steps))
+    config = training_config(
+        recipe.epochs, lr=recipe.lr, progress=progress, checkpoint_dir=checkpoint_dir,
+        device=recipe.device, bf16=recipe.bf16,
+    )  # fmt: skip
+    return Seq2SeqTrainer(
+        model, config, loader, None if validation is None else make_loader(validation, 256),
+        loss=Seq2SeqLoss(recipe.label_smoothing) if loss is None else loss,
+        metrics=None if validation is None else {"token_accuracy": token_accuracy},
+        callbacks=callbacks, schedule=linear_warmup(warmup, steps, decay), ema=recipe.ema,
+        seed=seed,
+    )  # fmt: skip
 
 
 @cache
@@ -99,67 +162,75 @@ def phrasebook_datasets() -> tuple[Seq2SeqDataset, Seq2SeqDataset]:
     )
 
 
-def check_kind(kind: str) -> None:
+def check_kind(kind: str, kinds: Sequence[str] = KINDS) -> None:
     """Raise ValueError for a kind that has no recipe."""
-    if kind not in RECIPES:
-        raise ValueError(f"kind must be one of {sorted(RECIPES)}, got {kind!r}")
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {sorted(kinds)}, got {kind!r}")
 
 
 def phrasebook_trainer(
-    kind: str, seed: int = 0, progress: bool = True, checkpoint_dir=None, **changes
-) -> Seq2SeqTrainer:
+    kind: str, seed: int = 0, progress: bool = True,
+    checkpoint_dir: str | os.PathLike | None = None, **changes: Any,
+) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained model of this kind and the trainer that knows its recipe.
 
-    `changes` replaces settings of the model, or `epochs`, `lr` and `batch_size` of the training.
+    `changes` replaces settings of the model, or of the training (`Recipe`).
     """
     check_kind(kind)
-    model_class, settings, training = RECIPES[kind]
-    training = dict(batch_size=64) | training
-    training |= {key: changes.pop(key) for key in list(changes) if key in training}
-    train, validation = phrasebook_datasets()
-    batch_size = training["batch_size"]
-    train_loader = make_loader(train, batch_size=batch_size, shuffle=True, seed=seed)
+    recipe = RECIPES[kind].changed(changes)
     set_seed(seed)
-    model = model_class(*phrasebook_vocabularies(), **(settings | changes))
-    steps = training["epochs"] * len(train_loader)
-    return Seq2SeqTrainer(
-        model,
-        training_config(
-            training["epochs"],
-            lr=training["lr"],
-            progress=progress,
-            checkpoint_dir=checkpoint_dir,
-            device="cpu",
-        ),
-        train_loader,
-        make_loader(validation, batch_size=256),
-        loss=Seq2SeqLoss(label_smoothing=0.1),
-        metrics={"token_accuracy": token_accuracy},
-        schedule=linear_warmup(steps // 10, steps),
-        seed=seed,
-    )
+    model = recipe.model(*phrasebook_vocabularies(), **recipe.settings)
+    how = dict(seed=seed, progress=progress, checkpoint_dir=checkpoint_dir)
+    return _trainer(recipe, model, *phrasebook_datasets(), **how)
 
 
 def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2SeqModel:
     """A trained "rnn", "bahdanau", "luong" or "transformer", in evaluation mode.
 
     The first call trains it, in under a minute on two cores, with a progress bar; later calls, from
-    any notebook, read it from the cache. Two notebooks that want it at once train it once.
+    any notebook, read it from the cache. Two notebooks that want it at once train it once. Where
+    nothing can be written, a model that is there is read, and another one trained and not kept.
     """
     check_kind(kind)
     path = cache_folder() / f"phrasebook-{kind}-{seed}-{fingerprint(kind, seed)}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if path.exists():
-            try:
-                return load_model(path)
-            except ValueError:  # a broken file: make it anew
-                path.unlink()
+    if (model := _kept(path)) is not None:  # files appear whole, so reading needs no lock
+        return model
+    keep = True
+    with ExitStack() as locked:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locked.enter_context(FileLock(path.with_suffix(".lock")))
+            if (model := _kept(path)) is not None:  # trained by another while this one waited
+                return model
+        except OSError as error:
+            keep = _warn_not_kept(path, error)
         trainer = phrasebook_trainer(kind, seed, progress)
         if trainer.fit().stopped == "interrupted":
             raise KeyboardInterrupt
-        save_model(trainer.model, path)
-    return trainer.model.eval()
+        model = trainer.model.eval()
+        try:
+            if keep:
+                save_model(model, path)
+        except OSError as error:
+            _warn_not_kept(path, error)
+    return model
+
+
+def _kept(path: Path) -> Seq2SeqModel | None:
+    """The model in the cache, if there is one that can be read."""
+    try:
+        return load_model(path)
+    except (OSError, ValueError):  # not there, not readable for this user, or broken
+        return None
+
+
+def _warn_not_kept(path: Path, error: OSError) -> bool:
+    warnings.warn(
+        f"the trained model cannot be kept in {path.parent} ({error}): it is trained for this "
+        "session alone. S2S_CACHE_DIR may name another folder.",
+        stacklevel=3,
+    )
+    return False
 
 
 @cache
@@ -181,54 +252,26 @@ def multi30k_datasets(size: int = 2000) -> tuple[Seq2SeqDataset, Seq2SeqDataset]
 
 
 def multi30k_trainer(
-    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(),
-    model_class=TransformerSeq2Seq, **changes,
+    seed: int = 0, progress: bool = True, checkpoint_dir: str | os.PathLike | None = None,
+    callbacks: Iterable[Callback] = (), model_class: type[Seq2SeqModel] = TransformerSeq2Seq,
+    **changes: Any,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained model for English to French captions, and the trainer with its recipe.
 
-    `changes` replaces settings of the model, or of the training: `vocabulary` (subwords), `epochs`,
-    `lr`, `max_tokens` (a batch), `warmup_steps`, `decay` (the share of the steps in which the rate
-    falls to 0; None: all after the warm-up), `label_smoothing`, `ema`, `bf16`, `device` ("auto": a
-    GPU if there is one). A model of another class than the transformer has its own defaults.
+    `changes` replaces settings of the model, or of the training (`Recipe`; `vocabulary` counts
+    subwords). A model of another class than the transformer has its own defaults.
     """
-    training = {name: changes.pop(name, value) for name, value in CAPTION_TRAINING.items()}
+    recipe = RECIPES["captions"].changed(changes, model_class)
     set_seed(seed)
-    datasets = multi30k_datasets(training["vocabulary"])
-    shared = datasets[0].target_vocabulary
-    settings = CAPTIONS if model_class is TransformerSeq2Seq else {}
-    model = model_class(shared, shared, **(settings | changes))
-    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
-
-
-def _trainer(model, train, validation, training, seed, progress, checkpoint_dir, callbacks):
-    """The trainer that `multi30k_trainer` and `pronunciation_trainer` share."""
-    size = {name: training[name] for name in ("batch_size", "max_tokens") if name in training}
-    loader = make_loader(train, **size, shuffle=True, seed=seed)
-    steps = training["epochs"] * len(loader)
-    decay = None if training["decay"] is None else max(1, round(training["decay"] * steps))
-    return Seq2SeqTrainer(
-        model,
-        training_config(
-            training["epochs"],
-            lr=training["lr"],
-            progress=progress,
-            checkpoint_dir=checkpoint_dir,
-            device=training.get("device", "cpu"),
-            bf16=training.get("bf16", False),
-        ),
-        loader,
-        make_loader(validation, batch_size=64),
-        loss=Seq2SeqLoss(training["label_smoothing"]),
-        metrics={"token_accuracy": token_accuracy},
-        callbacks=callbacks,
-        schedule=linear_warmup(training["warmup_steps"], steps, decay),
-        ema=training["ema"],
-        seed=seed,
-    )
+    train, validation = multi30k_datasets(recipe.vocabulary)
+    shared = train.target_vocabulary
+    model = recipe.model(shared, shared, **recipe.settings)
+    how = dict(seed=seed, progress=progress, checkpoint_dir=checkpoint_dir, callbacks=callbacks)
+    return _trainer(recipe, model, train, validation, **how)
 
 
 def pairs_trainer(
-    model: Seq2SeqModel, pairs, epochs: int = 4, lr: float = 4e-3, max_tokens: int = 320,
+    model: Seq2SeqModel, pairs: Sequence, epochs: int = 4, lr: float = 4e-3, max_tokens: int = 320,
     max_length: int = 100, seed: int = 0, progress: bool = True,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """A trainer for a model that is there, of any kind, on pairs of texts of one's own.
@@ -236,34 +279,31 @@ def pairs_trainer(
     The rate rises for a tenth of the steps, then falls to 0. Batches hold `max_tokens`; texts are
     cut by the model's own vocabularies, and after `max_length` pieces.
     """
+    recipe = Recipe(type(model), {}, epochs=epochs, lr=lr, max_tokens=max_tokens)
     vocabularies = model.source_vocabulary, model.target_vocabulary
     dataset = Seq2SeqDataset(pairs, *vocabularies, max_length=max_length)
-    loader = make_loader(dataset, max_tokens=max_tokens, shuffle=True, seed=seed)
-    steps = epochs * len(loader)
-    config = training_config(epochs, lr=lr, progress=progress, device="cpu")
-    schedule = linear_warmup(steps // 10, steps)
-    return Seq2SeqTrainer(model, config, loader, schedule=schedule, seed=seed)
+    return _trainer(recipe, model, dataset, seed=seed, progress=progress)
 
 
 def pronunciation_trainer(
-    seed: int = 0, progress: bool = True, checkpoint_dir=None, callbacks=(),
-    model_class=AttentionSeq2Seq, **changes,
+    seed: int = 0, progress: bool = True, checkpoint_dir: str | os.PathLike | None = None,
+    callbacks: Iterable[Callback] = (), model_class: type[Seq2SeqModel] = AttentionSeq2Seq,
+    words: int | None = None, **changes: Any,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained model for spelling to pronunciation, and the trainer with its recipe.
 
-    `changes` replaces settings of the model, or of the training: `words` (so many of the training
-    words; None: all), `epochs`, `lr`, `batch_size`, `warmup_steps`, `decay`, `label_smoothing` and
-    `ema` as in `multi30k_trainer`. Another model than the RNN with attention has its own defaults.
+    `words`: so many of the training words; None: all. `changes` replaces settings of the model, or
+    of the training (`Recipe`). Another model than the RNN with attention has its own defaults.
     """
-    training = {name: changes.pop(name, value) for name, value in SPEAKING_TRAINING.items()}
+    recipe = RECIPES["pronunciation"].changed(changes, model_class)
     splits = pronunciation.load()
     shared = pronunciation.vocabularies(splits.train)
-    parts = splits.train[: training["words"]], splits.validation
+    parts = splits.train[:words], splits.validation
     datasets = (Seq2SeqDataset(pronunciation.pairs(part), *shared) for part in parts)
     set_seed(seed)
-    settings = SPEAKING if model_class is AttentionSeq2Seq else {}
-    model = model_class(*shared, **(settings | changes))
-    return _trainer(model, *datasets, training, seed, progress, checkpoint_dir, callbacks)
+    model = recipe.model(*shared, **recipe.settings)
+    how = dict(seed=seed, progress=progress, checkpoint_dir=checkpoint_dir, callbacks=callbacks)
+    return _trainer(recipe, model, *datasets, **how)
 
 
 @cache
@@ -275,45 +315,36 @@ def docstring_vocabulary(size: int = 2000) -> CopyVocabulary:
 
 
 def summarizer_trainer(
-    kind: str = "pointer", seed: int = 0, progress: bool = True, pairs=None, start=None,
-    epochs: int = 3, lr: float = 8e-3, batch_size: int = 48, coverage: float = 0.0,
+    kind: str = "pointer", seed: int = 0, progress: bool = True, pairs: Sequence | None = None,
+    start: Seq2SeqModel | None = None, coverage: float = 0.0, **changes: Any,
 ) -> Seq2SeqTrainer:  # fmt: skip
     """An untrained "attention" or "pointer" model for summaries, and the trainer with its recipe.
 
     `pairs`: those to train on (default: the training docstrings). `start`: a model of the same kind
     to go on from. `coverage`: lambda of the coverage loss; above 0 the model knows its coverage.
+    `changes` replaces settings of the model, or of the training (`Recipe`).
     """
-    if kind not in SUMMARIES:
-        raise ValueError(f"kind must be one of {sorted(SUMMARIES)}, got {kind!r}")
-    model_class, settings = SUMMARIES[kind]
-    settings = SMALL | {"hidden": 96} | settings
-    words, dataset = docstring_vocabulary(), CopyDataset
+    check_kind(kind, [name.partition(", ")[2] for name in RECIPES if name.startswith("summaries")])
+    recipe = RECIPES[f"summaries, {kind}"].changed(changes)
+    words, settings, dataset = docstring_vocabulary(recipe.vocabulary), recipe.settings, CopyDataset
     if kind == "attention":
         words, dataset = Vocabulary(words.to_dict()["tokens"]), Seq2SeqDataset
     elif coverage:
         settings = settings | {"coverage": True}
     pairs = docstrings.load().train if pairs is None else pairs
-    data = dataset(pairs, words, words, max_length=40)
-    loader = make_loader(data, batch_size, shuffle=True, seed=seed)
+    train = dataset(pairs, words, words, max_length=40)
     set_seed(seed)
-    model = model_class(words, words, **settings)
+    model = recipe.model(words, words, **settings)
     model.decoder.embedding = model.encoder.embedding  # both read one vocabulary
     with torch.no_grad():  # how frequent words are need not be learned: hundreds of steps less
         bias = model.decoder.output.bias
-        said = torch.tensor([word for _, target in data for word in target])
+        said = torch.tensor([word for _, target in train for word in target])
         counts = torch.bincount(said, minlength=len(words))[: len(bias)] + 0.5
         bias.copy_((counts / counts.sum()).log())
     if start is not None:
         model.load_state_dict(start.state_dict())
-    steps = epochs * len(loader)
-    return Seq2SeqTrainer(
-        model,
-        training_config(epochs, lr=lr, progress=progress, device="cpu"),
-        loader,
-        loss=CoverageLoss(model, coverage) if kind == "pointer" else None,
-        schedule=linear_warmup(steps // 10, steps),
-        seed=seed,
-    )
+    loss = CoverageLoss(coverage) if kind == "pointer" else None
+    return _trainer(recipe, model, train, loss=loss, seed=seed, progress=progress)
 
 
 def cache_folder() -> Path:
@@ -322,14 +353,8 @@ def cache_folder() -> Path:
 
 
 def fingerprint(kind: str, seed: int) -> str:
-    """A short hash of all that shapes the trained model: code, data, settings, and PyTorch."""
-    package = Path(__file__).parents[1]
-    files = package.rglob("*.py")
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        if path.stem not in NOT_LEARNED:
-            digest.update(path.read_bytes())
-    _, settings, training = RECIPES[kind]
-    told = [kind, seed, settings, training, torch.__version__]
-    digest.update(json.dumps(told, sort_keys=True).encode())
+    """A short hash of all that shapes the trained model: code, data, recipe, and PyTorch."""
+    digest = hashlib.sha256(repr((kind, seed, RECIPES[kind], torch.__version__)).encode())
+    for module in LEARNED_FROM:
+        digest.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]

@@ -1,5 +1,7 @@
 """The cache of trained models: found again, kept apart by settings, mended when broken."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -15,7 +17,8 @@ def tiny(tmp_path, monkeypatch):
     """A recipe of a second, on 200 pairs, and an empty cache."""
     monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path))
     settings = dict(embedding=4, hidden=8, cell="gru")
-    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    recipe = recipes.Recipe(Seq2Seq, settings, epochs=1, lr=1e-3, batch_size=64)
+    monkeypatch.setitem(recipes.RECIPES, "rnn", recipe)
     book = phrasebook.load()
     parts = tuple(
         Seq2SeqDataset(pairs[:200], *recipes.phrasebook_vocabularies())
@@ -44,8 +47,8 @@ def test_a_second_call_reads_what_the_first_trained(tiny, monkeypatch):
 def test_seed_settings_and_code_make_another_file(tiny, monkeypatch):
     recipes.phrasebook_model("rnn", progress=False)
     recipes.phrasebook_model("rnn", seed=1, progress=False)
-    settings = dict(embedding=4, hidden=10, cell="gru")
-    monkeypatch.setitem(recipes.RECIPES, "rnn", (Seq2Seq, settings, dict(epochs=1, lr=1e-3)))
+    wider = recipes.RECIPES["rnn"].changed(dict(hidden=10))
+    monkeypatch.setitem(recipes.RECIPES, "rnn", wider)
     assert recipes.phrasebook_model("rnn", progress=False).settings["hidden"] == 10
     assert len(files(tiny)) == 3
     before = recipes.fingerprint("rnn", 0)
@@ -67,6 +70,47 @@ def test_a_broken_file_is_made_anew(tiny):
     again = recipes.phrasebook_model("rnn", progress=False)
     assert torch.equal(weights(again), weights(first))
     assert torch.equal(weights(load_model(path)), weights(first))
+
+
+def test_a_model_that_is_there_is_read_where_nothing_can_be_written(tiny, monkeypatch):
+    first = recipes.phrasebook_model("rnn", progress=False)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(recipes, "FileLock", refuse)
+    monkeypatch.setattr(recipes.Path, "mkdir", refuse)
+    monkeypatch.setattr(recipes, "phrasebook_trainer", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = recipes.phrasebook_model("rnn", progress=False)
+    assert torch.equal(weights(again), weights(first))
+
+
+@pytest.mark.parametrize("refused", ["mkdir", "FileLock", "save_model", "load_model"])
+def test_a_model_that_cannot_be_kept_is_trained_and_it_is_said(tiny, monkeypatch, refused):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    if refused == "load_model":  # there, but another user's; then it cannot be replaced either
+        recipes.phrasebook_model("rnn", progress=False)
+        monkeypatch.setattr(recipes, "load_model", refuse)
+        monkeypatch.setattr(recipes, "save_model", refuse)
+    else:
+        monkeypatch.setattr(recipes.Path if refused == "mkdir" else recipes, refused, refuse)
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*S2S_CACHE_DIR") as said:
+        model = recipes.phrasebook_model("rnn", progress=False)
+    assert len(said) == 1
+    assert type(model) is Seq2Seq and not model.training
+    monkeypatch.undo()
+    assert len(files(tiny)) == (refused == "load_model")
+
+
+def test_without_a_home_a_model_is_trained_all_the_same(tiny, monkeypatch):
+    (tiny / "file").write_text("")
+    monkeypatch.setenv("S2S_CACHE_DIR", str(tiny / "file" / "folder"))
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        assert type(recipes.phrasebook_model("rnn", progress=False)) is Seq2Seq
 
 
 def test_an_interrupted_training_leaves_nothing_behind(tiny, monkeypatch):
@@ -92,10 +136,24 @@ def test_an_unknown_kind_is_named():
 
 
 def test_every_recipe_builds_its_model():
-    for kind, (model_class, settings, _) in recipes.RECIPES.items():
+    for kind in recipes.KINDS:
         model = recipes.phrasebook_trainer(kind, progress=False).model
-        assert type(model) is model_class
-        assert settings.items() <= model.settings.items()
+        assert type(model) is recipes.RECIPES[kind].model
+        assert recipes.RECIPES[kind].settings.items() <= model.settings.items()
+
+
+def test_a_batch_is_counted_in_pairs_or_in_tokens():
+    recipe = recipes.RECIPES["captions"]
+    by_pairs = recipe.changed(dict(batch_size=8, width=32))
+    assert (by_pairs.batch_size, by_pairs.max_tokens, by_pairs.settings["width"]) == (8, None, 32)
+    assert recipe.changed({}) == recipe and recipe.settings["width"] == 128
+    other = recipe.changed(dict(hidden=4), Seq2Seq)
+    assert (other.model, other.settings) == (Seq2Seq, dict(hidden=4))
+
+
+def test_what_is_learned_from_is_there():
+    package = recipes.Path(recipes.__file__).parents[1]
+    assert all((package / f"{module}.py").is_file() for module in recipes.LEARNED_FROM)
 
 
 @pytest.fixture

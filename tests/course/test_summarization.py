@@ -19,7 +19,7 @@ def summarization(monkeypatch):
     pytest.importorskip("rouge_score")
     texts = [text for pair in PAIRS for text in (pair.source, pair.target)]
     words = CopyVocabulary.build(texts, min_count=5)
-    monkeypatch.setattr(recipes, "docstring_vocabulary", lambda: words)
+    monkeypatch.setattr(recipes, "docstring_vocabulary", lambda size: words)
     monkeypatch.setattr(sys, "path", [*sys.path, str(BENCHMARKS)])
     spec = importlib.util.spec_from_file_location("summarization", BENCHMARKS / "summarization.py")
     module = importlib.util.module_from_spec(spec)

@@ -20,7 +20,7 @@ __all__ = [
 @check
 def predict_numbers(guess):
     """A guess: how many numbers the decoder gets of a sentence of 5 words, and of one of 20."""
-    hidden = RECIPES["rnn"][1]["hidden"]
+    hidden = RECIPES["rnn"].settings["hidden"]
     predict(
         "predict_numbers",
         guess,
