@@ -24,6 +24,7 @@ from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import State, TransformerSeq2Seq, save_model
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.transformer import causal_mask
 from s2s_helpers.production.onnx import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
@@ -92,7 +93,7 @@ def speeds(models: dict, texts: list[str], rounds: int = 5) -> dict:
     jobs = {}
     for name, model in models.items():
         with torch.inference_mode(), dtype_of(name):
-            ready = model.for_decoding()
+            ready = prepacked(model)
         jobs[name, "many"] = partial(decode, name, ready, texts, 64)
         jobs[name, "alone"] = partial(decode, name, ready, texts[:32], 1)
     times, _ = alternate(jobs, rounds)
@@ -212,13 +213,6 @@ class Forgetful(TransformerSeq2Seq):
         return self.output(features[:, -1]), State(hidden=(prefix,)), None
 
 
-class Plain(TransformerSeq2Seq):
-    """The package's step without its faster twin."""
-
-    def for_decoding(self, lines=None):
-        return self
-
-
 def caching(corpus: Corpus) -> dict:
     """Sentences a second by what is kept; every arm must give the same translations."""
     teacher, texts = corpus.teacher, sources_of(corpus.test)[:256]
@@ -226,8 +220,7 @@ def caching(corpus: Corpus) -> dict:
     for name, kind in (
         ("nothing", Forgetful),
         ("the encoder's output", Forgetful),
-        ("and keys and values", Plain),
-        ("and fewer, larger operations", TransformerSeq2Seq),
+        ("and keys and values", TransformerSeq2Seq),
     ):
         words = teacher.source_vocabulary, teacher.target_vocabulary
         arms[name] = kind(*words, **teacher.settings).eval()
