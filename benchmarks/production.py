@@ -22,9 +22,10 @@ from s2s_helpers.corpora import multi30k, phrasebook
 from s2s_helpers.course.recipes import multi30k_trainer, phrasebook_model
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
-from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import State, TransformerSeq2Seq, save_model
+from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.transformer import causal_mask
+from s2s_helpers.models.view import eval_view
 from s2s_helpers.production.onnx import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.training.distillation import WordDistillation, teacher_pairs
@@ -45,7 +46,7 @@ class Corpus:
     batches: dict  # batch_size or max_tokens
     steps: int
 
-    def trainer(self, pairs, seed: int) -> Seq2SeqTrainer:
+    def trainer(self, pairs, seed: int, loss=None) -> Seq2SeqTrainer:
         """An untrained student and its trainer."""
         words = self.teacher.source_vocabulary, self.teacher.target_vocabulary
         loader = make_loader(Seq2SeqDataset(pairs, *words), shuffle=True, seed=seed, **self.batches)
@@ -57,7 +58,7 @@ class Corpus:
             TransformerSeq2Seq(*words, **shape),
             training_config(epochs, lr=8e-3, progress=False, device="cpu"),
             loader,
-            loss=Seq2SeqLoss(),
+            loss=loss,
             schedule=linear_warmup(steps // 10, steps),
             seed=seed,
         )
@@ -92,7 +93,7 @@ def speeds(models: dict, texts: list[str], rounds: int = 5) -> dict:
     jobs = {}
     for name, model in models.items():
         with torch.inference_mode(), dtype_of(name):
-            ready = model.for_decoding()
+            ready = prepacked(model)
         jobs[name, "many"] = partial(decode, name, ready, texts, 64)
         jobs[name, "alone"] = partial(decode, name, ready, texts[:32], 1)
     times, _ = alternate(jobs, rounds)
@@ -155,9 +156,8 @@ def students(corpus: Corpus, seeds, folder: Path) -> dict:
     for name, (pairs, by_word) in jobs.items():
         results[name] = []
         for seed in seeds:
-            trainer = corpus.trainer(pairs, seed)
-            if by_word:
-                trainer.loss_fn = WordDistillation(corpus.teacher)
+            loss = WordDistillation(corpus.teacher) if by_word else None
+            trainer = corpus.trainer(pairs, seed, loss)
             begin = time.perf_counter()
             trainer.fit()
             run = {"seed": seed, "seconds": time.perf_counter() - begin}
@@ -212,27 +212,21 @@ class Forgetful(TransformerSeq2Seq):
         return self.output(features[:, -1]), State(hidden=(prefix,)), None
 
 
-class Plain(TransformerSeq2Seq):
-    """The package's step without its faster twin."""
-
-    def for_decoding(self, lines=None):
-        return self
-
-
 def caching(corpus: Corpus) -> dict:
     """Sentences a second by what is kept; every arm must give the same translations."""
     teacher, texts = corpus.teacher, sources_of(corpus.test)[:256]
     arms, expected = {}, decode("", teacher, texts)
-    for name, kind in (
-        ("nothing", Forgetful),
-        ("the encoder's output", Forgetful),
-        ("and keys and values", Plain),
-        ("and fewer, larger operations", TransformerSeq2Seq),
+    for name, kind, view in (
+        ("nothing", Forgetful, eval_view),
+        ("the encoder's output", Forgetful, eval_view),
+        ("and keys and values", TransformerSeq2Seq, eval_view),
+        ("and prepacked weights", TransformerSeq2Seq, prepacked),
     ):
-        words = teacher.source_vocabulary, teacher.target_vocabulary
-        arms[name] = kind(*words, **teacher.settings).eval()
-        arms[name].load_state_dict(teacher.state_dict())
-        arms[name].encoder_too = name == "nothing"
+        model = kind(teacher.source_vocabulary, teacher.target_vocabulary, **teacher.settings)
+        model.load_state_dict(teacher.state_dict())
+        model.encoder_too = name == "nothing"
+        with torch.inference_mode():
+            arms[name] = view(model)
         if decode("", arms[name], texts) != expected:
             raise AssertionError(f"other translations when it keeps {name}")
     return {name: speed["per_second"] for name, speed in speeds(arms, texts).items()}
