@@ -22,10 +22,10 @@ from s2s_helpers.corpora import multi30k, phrasebook
 from s2s_helpers.course.recipes import multi30k_trainer, phrasebook_model
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.decoding import translate
+from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import State, TransformerSeq2Seq, save_model
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.transformer import causal_mask
-from s2s_helpers.models.view import eval_view
 from s2s_helpers.production.onnx import OnnxModel, export_onnx, quantize_int8
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.training.distillation import WordDistillation, teacher_pairs
@@ -46,7 +46,7 @@ class Corpus:
     batches: dict  # batch_size or max_tokens
     steps: int
 
-    def trainer(self, pairs, seed: int, loss=None) -> Seq2SeqTrainer:
+    def trainer(self, pairs, seed: int) -> Seq2SeqTrainer:
         """An untrained student and its trainer."""
         words = self.teacher.source_vocabulary, self.teacher.target_vocabulary
         loader = make_loader(Seq2SeqDataset(pairs, *words), shuffle=True, seed=seed, **self.batches)
@@ -58,7 +58,7 @@ class Corpus:
             TransformerSeq2Seq(*words, **shape),
             training_config(epochs, lr=8e-3, progress=False, device="cpu"),
             loader,
-            loss=loss,
+            loss=Seq2SeqLoss(),
             schedule=linear_warmup(steps // 10, steps),
             seed=seed,
         )
@@ -156,8 +156,9 @@ def students(corpus: Corpus, seeds, folder: Path) -> dict:
     for name, (pairs, by_word) in jobs.items():
         results[name] = []
         for seed in seeds:
-            loss = WordDistillation(corpus.teacher) if by_word else None
-            trainer = corpus.trainer(pairs, seed, loss)
+            trainer = corpus.trainer(pairs, seed)
+            if by_word:
+                trainer.loss_fn = WordDistillation(corpus.teacher)
             begin = time.perf_counter()
             trainer.fit()
             run = {"seed": seed, "seconds": time.perf_counter() - begin}
@@ -216,17 +217,15 @@ def caching(corpus: Corpus) -> dict:
     """Sentences a second by what is kept; every arm must give the same translations."""
     teacher, texts = corpus.teacher, sources_of(corpus.test)[:256]
     arms, expected = {}, decode("", teacher, texts)
-    for name, kind, view in (
-        ("nothing", Forgetful, eval_view),
-        ("the encoder's output", Forgetful, eval_view),
-        ("and keys and values", TransformerSeq2Seq, eval_view),
-        ("and prepacked weights", TransformerSeq2Seq, prepacked),
+    for name, kind in (
+        ("nothing", Forgetful),
+        ("the encoder's output", Forgetful),
+        ("and keys and values", TransformerSeq2Seq),
     ):
-        model = kind(teacher.source_vocabulary, teacher.target_vocabulary, **teacher.settings)
-        model.load_state_dict(teacher.state_dict())
-        model.encoder_too = name == "nothing"
-        with torch.inference_mode():
-            arms[name] = view(model)
+        words = teacher.source_vocabulary, teacher.target_vocabulary
+        arms[name] = kind(*words, **teacher.settings).eval()
+        arms[name].load_state_dict(teacher.state_dict())
+        arms[name].encoder_too = name == "nothing"
         if decode("", arms[name], texts) != expected:
             raise AssertionError(f"other translations when it keeps {name}")
     return {name: speed["per_second"] for name, speed in speeds(arms, texts).items()}

@@ -35,10 +35,11 @@ BATCHES = {
 WORLDS = (2, 4, 8)
 
 
-def trained(folder: Path, *arguments, kill_after: int | None = None, **how) -> dict:
+def trained(folder: Path, *arguments, kill_after: int | None = None, processes: int = 2) -> dict:
     """The last checkpoint of a run; rank 1 is killed once after so many steps."""
     workers, killed = {}, kill_after is None
-    for line in distributed.torchrun(folder, *arguments, restarts=int(not killed), **how):
+    restarts = int(not killed)
+    for line in distributed.torchrun(folder, *arguments, processes=processes, restarts=restarts):
         if "process" in line:
             workers[line.split()[1]] = int(line.split()[-1])
         if not killed and line.startswith(f"step {kill_after},"):
@@ -54,9 +55,9 @@ def difference(first: dict, second: dict) -> float:
 
 
 def tokens_a_second(saved: dict) -> float:
-    """Target tokens of all processes, without those of the first saving, where they warm up."""
-    rows = saved["state"]["history"][1:]
-    return sum(row["tokens"] for row in rows) / sum(row["seconds"] for row in rows)
+    """Target tokens of all processes in the second epoch; in the first they warm up."""
+    _, epoch = saved["history"]["epochs"]
+    return sum(step["tokens"] for step in saved["history"]["steps"]) / 2 / epoch["seconds"]
 
 
 def one_seed(pairs: list, seed: int, every: int) -> dict:
@@ -65,13 +66,14 @@ def one_seed(pairs: list, seed: int, every: int) -> dict:
         folder = Path(name)
         with open(folder / "pairs.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows((pair.source, pair.target) for pair in pairs)
-        same = [folder / "pairs.csv", "--together", 2, "--save-every", every, "--seed", seed]
+        same = [folder / "pairs.csv", "--batches-per-step", 2, "--save-every", every]
+        same += ["--epochs", 2, "--seed", seed, "--held-out", 0]
         runs = {n: trained(folder / str(n), *same, processes=n) for n in (1, 2)}
         killed = trained(folder / "killed", *same, kill_after=2 * every)
-    tokens = [[(r["step"], r["tokens"]) for r in s["state"]["history"]] for s in (runs[2], killed)]
+    tokens = [[s["tokens"] for s in saved["history"]["steps"]] for saved in (runs[2], killed)]
     return {
         "seed": seed,
-        "steps": runs[2]["state"]["step"],
+        "steps": runs[2]["step"],
         "tokens_a_second": {n: tokens_a_second(saved) for n, saved in runs.items()},
         "difference_1_2": difference(runs[1], runs[2]),
         "difference_killed": difference(runs[2], killed),

@@ -29,7 +29,7 @@ def total_loss(loss: Callable, model: nn.Module, batch: Any) -> tuple[Tensor, in
     return *total_of(loss, logits, batch.target_output), logits
 
 
-def total_of(loss: Callable, logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+def total_of(loss: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, int]:
     """A loss of logits (batch, target, vocabulary), summed over real tokens, and their number."""
     if _decides(loss, "total", "__call__" if not isinstance(loss, nn.Module) else "forward"):
         return loss.total(logits, targets)

@@ -197,7 +197,7 @@ def test_a_bfloat16_model_is_summed_in_float32(pieces):
     features, layer, targets = split_up(8, vocabulary=11, width=6)
     features, layer = features.bfloat16().detach().requires_grad_(), layer.bfloat16()
     features, targets = features.repeat(40, 1, 1), targets.repeat(40, 1)
-    total, tokens = Seq2SeqLoss(0.1).of_features(features, layer, targets)
+    total, _ = Seq2SeqLoss(0.1).of_features(features, layer, targets)
     expected, _ = Seq2SeqLoss(0.1).total(layer(features), targets)
     assert total.dtype == torch.float32 and total.item() == pytest.approx(expected.item(), rel=1e-5)
     (found,) = torch.autograd.grad(total, [layer.weight])

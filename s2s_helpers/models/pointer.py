@@ -87,9 +87,10 @@ class CopyDataset(Seq2SeqDataset):
     def _encode(self, index: int, pair: Any) -> tuple[list[int], list[int]]:
         source, _ = super()._encode(index, pair)
         texts = (pair.source, pair.target) if hasattr(pair, "source") else pair
-        ids = self.target_vocabulary.encode_beside(texts[1], texts[0])
+        words: Any = self.target_vocabulary  # a CopyVocabulary
+        ids = words.encode_beside(texts[1], texts[0])
         # A word that was cut off with the end of the source cannot be copied.
-        known = {*range(self.target_vocabulary.fixed), *source}
+        known = {*range(words.fixed), *source}
         return source, self._cut([i if i in known else UNK for i in ids])
 
 

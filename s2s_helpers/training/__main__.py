@@ -36,7 +36,7 @@ def say(line: str) -> None:
     print(f"{line}\n", end="", flush=True)
 
 
-class ProgressLines(Callback):
+class Report(Callback):
     """Says where a training goes on, its mean loss every so many steps, and its epochs."""
 
     def __init__(self, every: int | None):
@@ -90,13 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.stream:
         path = options.pairs if Path(options.pairs).suffix else None
         read = partial(wmt.stream, options.pairs, options.languages, limit=limit, path=path)
-        stream = Stream(lambda n, rank, world: read(rank=rank, world=world, seed=n), options.stream)
-    pairs = stream if options.stream else read_pairs(options.pairs, options.target, limit=limit)
-    if processes.is_main and getattr(pairs, "skipped", 0):
-        say(f"left out {pairs.skipped} rows with an empty side")
+        of_pass = lambda n, rank, world: read(rank=rank, world=world, seed=n)  # noqa: E731
+        pairs: Any = Stream(of_pass, options.stream)
+    else:
+        pairs = read_pairs(options.pairs, options.target, limit=limit)
+        if processes.is_main and pairs.skipped:
+            say(f"left out {pairs.skipped} rows with an empty side")
     trainer = translation_trainer(
         pairs, options.folder, validation, progress=False, device=options.device, bf16=options.bf16,
-        callbacks=[ProgressLines(settings["save_every"])], processes=processes, **settings,
+        callbacks=[Report(settings["save_every"])], processes=processes, **settings,
     )  # fmt: skip
     place = f"rank {processes.rank} of {processes.world} on {trainer.device.type}"
     say(f"{place}, process {os.getpid()}")

@@ -4,6 +4,7 @@ Tensors and plain values only: a file is read with weights_only=True and cannot 
 randomness nothing is kept but the seed: the trainer makes every batch's from it.
 """
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def between_epochs(trainer: Any) -> dict:
     return {
         "loader": generator and generator.get_state(),
         "callbacks": [
-            (*_kind(c), {k: _copy(v) for k, v in vars(c).items() if k in CALLBACK_STATE})
+            (*_kind(c), copy.deepcopy({k: v for k, v in vars(c).items() if k in CALLBACK_STATE}))
             for c in trainer.callbacks
         ],
     }
@@ -90,10 +91,6 @@ def between_epochs(trainer: Any) -> dict:
 
 def _kind(callback: Any) -> tuple[str, str | None]:
     return type(callback).__name__, getattr(callback, "monitor", None)
-
-
-def _copy(value: Any) -> Any:
-    return list(value) if isinstance(value, list) else value
 
 
 def training_state(trainer: Any) -> dict:
@@ -125,10 +122,11 @@ def restore(trainer: Any, path: Path) -> None:
     saved = read(path)
     if saved.get("training_format") != FORMAT:
         raise ValueError(f"{path} is not a training checkpoint of this version{ANEW}")
-    check_same_model(path, saved["model"], model_state(trainer.model))
     if trainer.seed is None:
         trainer.base_seed = saved["settings"]["seed"]
-    check_same_settings(path, saved["settings"], fixed_settings(trainer))
+    there = identity(saved["model"]) | saved["settings"]
+    if other := difference(there, identity(model_state(trainer.model)) | fixed_settings(trainer)):
+        raise ValueError(f"{path} is of another run: its{other}{ANEW}")
     trainer.model.load_state_dict(saved["model"]["weights"])
     trainer.optimizer.load_state_dict(
         trainer.optimizer.state_dict() | {"state": saved["optimizer"]["state"]}
@@ -152,10 +150,9 @@ def restore(trainer: Any, path: Path) -> None:
         trainer.best_weights = read(path.with_name("best.pt"))["weights"]
     left = list(saved["between_epochs"]["callbacks"])
     for callback in trainer.callbacks:
-        mine = next((entry for entry in left if tuple(entry[:2]) == _kind(callback)), None)
-        if mine is not None:
-            left.remove(mine)
-            vars(callback).update({key: _copy(value) for key, value in mine[2].items()})
+        for entry in [entry for entry in left if entry[:2] == _kind(callback)][:1]:
+            left.remove(entry)
+            vars(callback).update(copy.deepcopy(entry[2]))
     # Asked anew, so that a run that stopped early goes on if it is given more patience.
     stoppers = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]
     trainer.stop_training = any(c.wait >= c.patience for c in stoppers)
@@ -163,27 +160,20 @@ def restore(trainer: Any, path: Path) -> None:
         trainer.train_dataloader.generator.set_state(saved["between_epochs"]["loader"])
 
 
-def check_same_model(path: Path, there: dict, here: dict) -> None:
-    """Raise a ValueError that names the first thing in which the two model states differ."""
-    for key in sorted((there.keys() | here.keys()) - {"weights"}):
-        if there.get(key) != here.get(key):
-            detail = "" if "vocabulary" in key else f": {there.get(key)}, not {here.get(key)}"
-            raise ValueError(f"{path} is of another model; its {key} differs{detail}{ANEW}")
-    shapes = [{k: v.shape for k, v in state["weights"].items()} for state in (there, here)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{path} is of another model; its weights have other names or shapes{ANEW}"
-        )
+def identity(model: dict) -> dict:
+    """What two states of one model have in common: all but the numbers."""
+    shapes = {name: tuple(weight.shape) for name, weight in model["weights"].items()}
+    return {"model": {key: value for key, value in model.items() if key != "weights"} | shapes}
 
 
-def check_same_settings(path: Path, there: dict, here: dict) -> None:
-    """Raise a ValueError that names the first setting in which the two runs differ."""
-    for name in there | here:
-        if there.get(name) != here.get(name):
-            raise ValueError(
-                f"{path} is of another run: its {name} is {there.get(name)!r}, "
-                f"not {here.get(name)!r}{ANEW}"
-            )
+def difference(there: Any, here: Any, name: str = "") -> str:
+    """The first entry in which two dictionaries differ, with both values; nothing: none."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in there | here:
+            if there.get(key) != here.get(key):
+                return difference(there.get(key), here.get(key), f"{name} {key}")
+        return ""
+    return f"{name} is {str(there)[:200]}, not {str(here)[:200]}"
 
 
 def read(path: Path) -> dict:

@@ -64,9 +64,8 @@ def forecasting_trainer(
     later = np.stack([values[origin : origin + horizon] for origin in origins])
     every = Windows.of(scaling, [values[:origin] for origin in origins], horizon, later)
     order = torch.Generator().manual_seed(seed)
-    loader = DataLoader(
-        range(len(later)), batch_size, True, generator=order, collate_fn=every.select
-    )
+    windows: Any = range(len(later))
+    loader = DataLoader(windows, batch_size, True, generator=order, collate_fn=every.select)
     set_seed(seed)
     model = Forecaster(scaling, **settings)
     steps = epochs * len(loader)

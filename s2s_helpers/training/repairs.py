@@ -5,6 +5,7 @@ than Treadmill's, is in `trainer.py`.
 """
 
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,7 +17,7 @@ from treadmill import Callback, EarlyStopping, ModelCheckpoint, Trainer, Trainin
 from treadmill.callbacks import GradientClipping, MetricsLogger
 
 from s2s_helpers.files import plain
-from s2s_helpers.training.distributed import Processes
+from s2s_helpers.training.distributed import Processes, batches_per_step
 
 
 def in_notebook() -> bool:
@@ -33,6 +34,7 @@ class RepairedTrainer(Trainer):
 
     monitor: str
     mode: str
+    start_epoch: int
 
     def __init__(
         self, model: nn.Module, config: TrainingConfig, train_loader: Iterable,
@@ -94,6 +96,35 @@ class RepairedTrainer(Trainer):
             if getattr(watcher, "monitor", "loss") not in names:
                 raise ValueError(f"no metric {watcher.monitor!r}; there are: {', '.join(names)}")
 
+    def _check_loaders(self) -> None:
+        # Treadmill gives every process all batches, and finds a pair that is too long for the model
+        # only when it comes.
+        dealt, each = batches_per_step(self.train_dataloader), self.config.accumulate_grad_batches
+        world, limit = self.processes.world, getattr(self.model, "max_positions", None)
+        if dealt is None and world > 1:
+            raise ValueError(
+                f"each of the {world} processes would train on all the batches: make the loader by "
+                "training.distributed.sharded_loader(dataset, ...)"
+            )
+        if dealt is not None and dealt != each * world:
+            raise ValueError(
+                f"the loader deals out {dealt} batches per step, but accumulate={each} on {world} "
+                f"processes takes {each * world}"
+            )
+        loaders = {"training": self.train_dataloader, "validation": self.val_dataloader}
+        for name, loader in loaders.items() if limit is not None else ():
+            data = getattr(loader, "dataset", None)
+            sides = (getattr(data, f"{side}_lengths", ()) for side in ("source", "target"))
+            # The decoder reads SOS and not EOS: a target of as many ids as positions fits.
+            for number, longest in enumerate(map(max, *sides)):
+                if longest > limit:
+                    pair = textwrap.shorten(str(data.pairs[number]), 200, placeholder=" ...")
+                    raise ValueError(
+                        f"{name} pair {number} has {longest} tokens, but the model has only "
+                        f"{limit} positions: give the dataset max_length={limit}, or the model "
+                        f"max_positions={longest}. The pair is {pair}"
+                    )
+
     def _call_callbacks(self, event: str, **kwargs: Any) -> None:
         for callback in self.callbacks:
             if event == "on_batch_end" and isinstance(callback, GradientClipping):
@@ -104,14 +135,12 @@ class RepairedTrainer(Trainer):
             if method := getattr(callback, event, None):
                 method(self, **kwargs)
 
-    def _progress_bar(self, done: int, of: int | None, show: bool) -> tqdm:
+    def _progress_bar(self, done: int, of: int | None, finished: bool) -> tqdm:
         # Treadmill prints tables that differ from run to run; this is one line for the whole run.
         watched = sys.stdout.isatty() or in_notebook()
+        hide = finished or not (self.config.progress_bar and self.processes.is_main)
         return tqdm(
-            total=of,
-            initial=done,
+            total=of, initial=done, file=sys.stdout, disable=hide,
             bar_format="{desc} |{bar:20}| {elapsed} < {remaining}{postfix}",
-            file=sys.stdout,
             mininterval=0.5 if watched else 30,  # a log keeps every line
-            disable=not (show and self.config.progress_bar and self.processes.is_main),
-        )
+        )  # fmt: skip

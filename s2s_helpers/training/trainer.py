@@ -6,10 +6,8 @@ wrongly is put right in `repairs.py`; what an exact resume needs is in `checkpoi
 
 import math
 import random
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -21,93 +19,18 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
-from treadmill import Callback, OptimizerConfig, TrainingConfig
+from treadmill import Callback, TrainingConfig
 from treadmill.callbacks import GradientClipping
 
 from s2s_helpers.files import save_file
 from s2s_helpers.loss import Seq2SeqLoss, total_loss, total_of
 from s2s_helpers.metrics import perplexity
 from s2s_helpers.training import checkpoint
+from s2s_helpers.training.config import EpochSoFar, History
 from s2s_helpers.training.distributed import Processes, batches_per_step
 from s2s_helpers.training.repairs import RepairedTrainer, in_notebook
 from s2s_helpers.training.schedules import Schedule
 from s2s_helpers.vocabulary import PAD
-
-
-def set_seed(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's generators (every device), before a model is built."""
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def gains_by_bf16() -> bool:
-    """Whether this processor has instructions for bfloat16; without, float32 is the faster."""
-    # PyTorch has no public function for it.
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-
-
-def training_config(
-    epochs: int, lr: float = 1e-3, weight_decay: float = 0.01, clip: float | None = 1.0,
-    accumulate: int = 1, patience: int | None = None, checkpoint_dir: str | Path | None = None,
-    progress: bool = True, device: str = "auto", bf16: bool = False,
-) -> TrainingConfig:  # fmt: skip
-    """A Treadmill `TrainingConfig` with AdamW as Vaswani et al. 2017, section 5.3 set Adam: betas
-    (0.9, 0.98), epsilon 1e-9.
-
-    `clip` is the largest norm of the gradient, `accumulate` the number of batches to one optimiser
-    step (on each process), `patience` the number of epochs without a better validation that stop
-    the training. `bf16` multiplies matrices in bfloat16, 8 bits of precision in place of 24;
-    weights, gradients, sums and the loss stay float32. Where `gains_by_bf16()`, large layers and
-    vocabularies train a third faster; small ones gain nothing, as every new shape of a batch costs
-    some milliseconds. `device="auto"` takes a GPU (CUDA, then Apple's) if there is one; several
-    processes take those that `Processes` gives them.
-    """
-    if device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available():
-        device = "mps"  # Treadmill's "auto" knows CUDA only
-    # One fused kernel for all parameters: 4 times as fast on small models.
-    adamw = {"betas": (0.9, 0.98), "eps": 1e-9, "fused": True}
-    config = TrainingConfig(
-        epochs, device=device, progress_bar=progress, mixed_precision=bf16,
-        optimizer=OptimizerConfig("AdamW", lr=lr, weight_decay=weight_decay, params=adamw),
-        grad_clip_norm=clip, accumulate_grad_batches=accumulate, early_stopping_patience=patience,
-    )  # fmt: skip
-    # Set late: Treadmill would add a folder named after the time, which a resumed run cannot find.
-    config.checkpoint_dir = None if checkpoint_dir is None else str(checkpoint_dir)
-    return config
-
-
-@dataclass
-class History:
-    """What happened in training; plain numbers only.
-
-    epochs: a dict each with "epoch" (from 1), "train_loss", "validation_loss", "perplexity", one
-    entry for each metric, and "seconds"; without validation only the first two and the last.
-    steps: a dict for each optimiser step with "step" (from 1), "loss" (per token), "tokens" (real
-    ones of the targets), "lr", and "grad_norm" (before clipping). stopped: None, or "early", or
-    "interrupted". best_epoch: the epoch of the best weights.
-    """
-
-    epochs: list[dict] = field(default_factory=list)
-    steps: list[dict] = field(default_factory=list)
-    stopped: str | None = None
-    best_epoch: int | None = None
-
-    def to_dict(self) -> dict:
-        """Plain lists and dicts, for json or a checkpoint."""
-        return asdict(self)
-
-
-@dataclass
-class EpochSoFar:
-    """What an epoch under way has added up: steps, batches of all ranks, the sum of their losses,
-    their real tokens, and seconds."""
-
-    steps: int = 0
-    batches: int = 0
-    loss: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
 
 
 class StopTraining(KeyboardInterrupt):
@@ -205,7 +128,13 @@ class Seq2SeqTrainer(RepairedTrainer):
             self.load_checkpoint(self._path("last.pt"))
         else:
             self._begin()
-        self._bar = self._new_bar()
+        try:
+            batches = len(self.train_dataloader)
+        except TypeError:  # of a stream nobody knows
+            batches = 0
+        done = batches * self.start_epoch + self.epoch_so_far.batches // self.processes.world
+        finished = not self._is_unfinished()
+        self._bar = self._progress_bar(done, batches * self.config.epochs or None, finished)
         try:
             while self._is_unfinished():
                 self._fit_epoch(self.start_epoch)
@@ -234,16 +163,13 @@ class Seq2SeqTrainer(RepairedTrainer):
         wish = True if resume is None and self.config.resume_training else resume
         folder, there = self.config.checkpoint_dir, False
         if folder is not None and wish is not False:
-            ranks = self.processes.sums(self._path("last.pt").is_file())[0]
-            if 0 < ranks < self.processes.world:
-                raise ValueError(f"only {ranks:.0f} processes have the {folder} of the earlier run")
-            there = wish or ranks > 0
+            there = wish or self.processes.sums(self._path("last.pt").is_file())[0] > 0
         elif wish:
             raise ValueError("to resume, the config needs the checkpoint_dir of the earlier run")
         if not there and self.step and (wish is False or self._is_unfinished()):
             raise RuntimeError(
-                f"this trainer has run {self.step} steps, and its model keeps what it learned; to go "
-                "on it needs a checkpoint_dir, to start anew a new model and a new trainer"
+                f"this trainer has run {self.step} steps, and its model keeps what it learned; to "
+                "go on it needs a checkpoint_dir, to start anew a new model and a new trainer"
             )
         return there
 
@@ -366,8 +292,9 @@ class Seq2SeqTrainer(RepairedTrainer):
         loss, tokens = self.processes.sums(self._group_loss, self._group_tokens)
         self._group_tokens = 0
         self._check_finite("loss", loss)
-        self.processes.sum_gradients(p for p in self.model.parameters() if p.requires_grad)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.processes.sum_gradients(parameters)
+        parameters = [p for p in parameters if p.grad is not None]
         torch._foreach_mul_([p.grad for p in parameters], 1 / tokens)
         norm = clip_grad_norm_(parameters, self.config.grad_clip_norm or math.inf).item()
         self._check_finite("norm of the gradient", norm)
@@ -412,34 +339,6 @@ class Seq2SeqTrainer(RepairedTrainer):
                 return *total_loss(self.loss_fn, model, batch), batch.target_output
             logits, targets = forward(model, batch)
             return *total_of(self.loss_fn, logits, targets), logits, targets
-
-    def _check_loaders(self) -> None:
-        """Raise ValueError where ranks would not share the batches or a pair does not fit."""
-        dealt, each = batches_per_step(self.train_dataloader), self.config.accumulate_grad_batches
-        world, limit = self.processes.world, getattr(self.model, "max_positions", None)
-        if dealt is None and world > 1:
-            raise ValueError(
-                f"each of the {world} processes would train on all the batches: make the loader by "
-                "training.distributed.sharded_loader(dataset, ...)"
-            )
-        if dealt is not None and dealt != each * world:
-            raise ValueError(
-                f"the loader deals out {dealt} batches per step, but accumulate={each} on {world} "
-                f"processes takes {each * world}"
-            )
-        loaders = {"training": self.train_dataloader, "validation": self.val_dataloader}
-        for name, loader in loaders.items() if limit is not None else ():
-            data = getattr(loader, "dataset", None)
-            sides = (getattr(data, f"{side}_lengths", ()) for side in ("source", "target"))
-            # The decoder reads SOS and not EOS: a target of as many ids as positions fits.
-            for number, longest in enumerate(map(max, *sides)):
-                if longest > limit:
-                    pair = textwrap.shorten(str(data.pairs[number]), 200, placeholder=" ...")
-                    raise ValueError(
-                        f"{name} pair {number} has {longest} tokens, but the model has only "
-                        f"{limit} positions: give the dataset max_length={limit}, or the model "
-                        f"max_positions={longest}. The pair is {pair}"
-                    )
 
     # Evaluation
 
@@ -543,12 +442,3 @@ class Seq2SeqTrainer(RepairedTrainer):
         Raises FileNotFoundError, or ValueError where the file is broken or of another run.
         """
         checkpoint.restore(self, Path(filepath))
-
-    def _new_bar(self) -> Any:
-        try:
-            batches = len(self.train_dataloader)
-        except TypeError:  # of a stream nobody knows
-            batches = None
-        done = (batches or 0) * self.start_epoch + self.epoch_so_far.batches // self.processes.world
-        of = batches and batches * self.config.epochs
-        return self._progress_bar(done, of, self._is_unfinished())

@@ -11,66 +11,57 @@ from s2s_helpers.data import Batch, Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.training.config import set_seed, training_config
 from s2s_helpers.training.distributed import Processes, sharded_loader
 from s2s_helpers.training.schedules import inverse_square_root
-from s2s_helpers.training.trainer import Seq2SeqTrainer, set_seed, training_config
+from s2s_helpers.training.trainer import Seq2SeqTrainer
 from s2s_helpers.vocabulary import SubwordVocabulary, Vocabulary
 
 
 class Stream:
-    """Pairs that do not fit into memory: `read(number, rank, world)` yields a rank's share of pass
-    `number`. An epoch is the next `chunk` pairs on each rank, pass after pass.
-    """
+    """Pairs that do not fit into memory, as a loader: an epoch is the next `chunk` pairs on each
+    rank, pass after pass. `read(number, rank, world)` yields a rank's share of pass `number`."""
 
     def __init__(self, read: Callable[[int, int, int], Iterable], chunk: int):
-        self.read, self.chunk = read, chunk
+        self.read, self.chunk, self.next = read, chunk, -1
 
     def chunks(self, rank: int = 0, world: int = 1, first: int = 0) -> Iterator[list]:
         """The chunks of a rank, from number `first` on. Raises ValueError for a pass of nothing."""
-        pairs = islice(self._pairs(rank, world), first * self.chunk, None)
+
+        def endless() -> Iterator:
+            for number in count():
+                some = False
+                for some in self.read(number, rank, world):
+                    yield some
+                if not some:
+                    raise ValueError("the stream has no pairs")
+
+        pairs = islice(endless(), first * self.chunk, None)
         while True:
             yield list(islice(pairs, self.chunk))
 
-    def _pairs(self, rank: int, world: int) -> Iterator:
-        for number in count():
-            some = False
-            for some in self.read(number, rank, world):
-                yield some
-            if not some:
-                raise ValueError("the stream has no pairs")
-
-
-class StreamLoader:
-    """A loader whose epochs are the chunks of a stream. Every rank has its own pairs, and all agree
-    on the number of steps."""
-
-    def __init__(
-        self, stream: Stream, vocabularies: Sequence, processes: Processes, batches_per_step: int,
-        max_tokens: int, max_length: int, seed: int,
-    ):  # fmt: skip
-        self.stream, self.processes, self.batches_per_step = stream, processes, batches_per_step
-        self.dataset_of = partial(
-            Seq2SeqDataset, source_vocabulary=vocabularies[0], target_vocabulary=vocabularies[1],
-            max_length=max_length,
-        )  # fmt: skip
-        self.sampling = dict(max_tokens=max_tokens, seed=seed)
-        self.fixed_settings = {
-            "number of processes": processes.world, "chunk": stream.chunk, "max_length": max_length,
-            **self.sampling,
-        }  # fmt: skip
-        self.next = -1
+    def deal(
+        self, processes: Processes, batches_per_step: int, dataset_of: Callable, **sampling: int
+    ) -> "Stream":
+        """Give each rank its share of steps of so many batches; returns itself."""
+        self.processes, self.batches_per_step = processes, batches_per_step
+        self.dataset_of, self.sampling = dataset_of, sampling
+        self.fixed_settings = {"number of processes": processes.world, "chunk": self.chunk}
+        self.fixed_settings |= sampling
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next epoch be of this chunk."""
-        rank, world, each = self.processes.rank, self.processes.world, self.batches_per_step
+        rank, world = self.processes.rank, self.processes.world
         if epoch != self.next:
-            self.chunks = self.stream.chunks(rank, world, epoch)
-        self.next, each = epoch + 1, each // world
+            self.under_way = self.chunks(rank, world, epoch)
+        self.next, mine = epoch + 1, self.batches_per_step // world
         make = partial(
-            sharded_loader, self.dataset_of(next(self.chunks)), processes=Processes(),
-            batches_per_step=each, **self.sampling,
+            sharded_loader, self.dataset_of(next(self.under_way)), processes=Processes(),
+            batches_per_step=mine, **self.sampling,
         )  # fmt: skip
-        steps = len(make()) // each
+        # All take as many steps as the one who has most.
+        steps = len(make()) // mine
         steps = max(self.processes.sums(*(steps * (rank == other) for other in range(world))))
         self.loader = make(at_least=int(steps))
 
@@ -80,7 +71,7 @@ class StreamLoader:
 
 def translation_trainer(
     pairs: Sequence | Stream, folder: str | Path | None = None,
-    validation: Sequence | float | None = 0.05, subwords: int | None = None, epochs: int = 10,
+    validation: Any = 0.05, subwords: int | None = None, epochs: int = 10,
     patience: int | None = 3, lr: float = 2e-3, warmup: int = 200, label_smoothing: float = 0.1,
     max_tokens: int = 1024, max_length: int | None = None, batches_per_step: int | None = None,
     ema: float | None = None, save_every: int | None = 100, seed: int = 0, bf16: bool = False,
@@ -92,11 +83,11 @@ def translation_trainer(
 
     `folder` is for last.pt and best.pt. `validation`: other pairs, or the share of these (at most
     2,000 pairs) that is held out; None: none. `subwords`: how many, for both languages together;
-    None: words in small letters. `patience`: epochs without a better validation. The rate rises to `lr` in `warmup`
-    steps, then falls (Vaswani et al. 2017, section 5.3). A step is `batches_per_step` batches
-    (None: one on each process) of `max_tokens`, or of one pair that is longer; texts are cut after
-    `max_length` tokens (None: one that does not fit into the model is an error). `shape`: settings
-    of the `TransformerSeq2Seq`. Raises ValueError as what it makes of these does.
+    None: words in small letters. `patience`: epochs without a better validation. The rate rises to
+    `lr` in `warmup` steps, then falls (Vaswani et al. 2017, section 5.3). A step is
+    `batches_per_step` batches (None: one on each process) of `max_tokens`, or of one pair that is
+    longer; texts are cut after `max_length` tokens (None: one that does not fit into the model is
+    an error). `shape`: settings of the `TransformerSeq2Seq`. Raises ValueError as these do.
     """
     processes = Processes.find() if processes is None else processes
     batches_per_step = batches_per_step or processes.world
@@ -112,30 +103,31 @@ def translation_trainer(
         validation = [pairs[number] for number in sorted(held)]
         pairs = [pair for number, pair in enumerate(pairs) if number not in held]
     texts = [(pair.source, pair.target) if hasattr(pair, "source") else pair for pair in pairs]
+    both: Any = [Vocabulary.build(side) for side in zip(*texts, strict=True)]
     if subwords:
         both = [SubwordVocabulary.train([text for pair in texts for text in pair], subwords)] * 2
-    else:
-        both = [Vocabulary.build(side) for side in zip(*texts, strict=True)]
     set_seed(seed)
     model = TransformerSeq2Seq(*both, **shape)
+    data_of = partial(Seq2SeqDataset, source_vocabulary=both[0], target_vocabulary=both[1])
     if stream is None:
-        data = Seq2SeqDataset(pairs, *both, max_length)
-        loader = sharded_loader(
-            data, None, max(max_tokens, *data.source_lengths, *data.target_lengths), seed,
-            processes, batches_per_step=batches_per_step,
-        )  # fmt: skip
+        data = data_of(pairs, max_length=max_length)
+        longest = max(max_tokens, *data.source_lengths, *data.target_lengths)
+        how: Any = dict(processes=processes, batches_per_step=batches_per_step)
+        loader: Any = sharded_loader(data, max_tokens=longest, seed=seed, **how)
     else:
-        cut = min(max_tokens, max_length or model.max_positions)
-        loader = StreamLoader(stream, both, processes, batches_per_step, max_tokens, cut, seed)
+        cut = max_length or min(max_tokens, model.max_positions)
+        sampling = dict(max_tokens=max_tokens, seed=seed)
+        loader = stream.deal(
+            processes, batches_per_step, partial(data_of, max_length=cut), **sampling
+        )
+    if validation:
+        validation = make_loader(data_of(validation, max_length=max_length))
+    config = training_config(
+        epochs, lr, accumulate=batches_per_step // processes.world, progress=progress,
+        patience=patience if validation else None, checkpoint_dir=folder, device=device, bf16=bf16,
+    )  # fmt: skip
     return Seq2SeqTrainer(
-        model,
-        training_config(
-            epochs, lr, accumulate=batches_per_step // processes.world, progress=progress,
-            patience=patience if validation else None, checkpoint_dir=folder, device=device,
-            bf16=bf16,
-        ),
-        loader,
-        make_loader(Seq2SeqDataset(validation, *both, max_length)) if validation else None,
-        Seq2SeqLoss(label_smoothing), {"token_accuracy": token_accuracy}, callbacks,
-        inverse_square_root(warmup), ema, seed=seed, save_every=save_every, processes=processes,
+        model, config, loader, validation or None, Seq2SeqLoss(label_smoothing),
+        {"token_accuracy": token_accuracy}, callbacks, inverse_square_root(warmup), ema,
+        seed=seed, save_every=save_every, processes=processes,
     )  # fmt: skip

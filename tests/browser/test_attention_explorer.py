@@ -137,7 +137,7 @@ def test_sentences_second_best_words_and_two_models(open_lab):
 LARGE = [
     SETUP,
     "words = Vocabulary.numbered(4000)\n"
-    "large = TransformerSeq2Seq(words, words, width=128, heads=4, layers=4, max_positions=41)\n"
+    "large = TransformerSeq2Seq(words, words, width=128, heads=4, layers=4, max_positions=40)\n"
     "sentences = [' '.join(f'w{n + 3 * k}' for n in range(4, 43)) for k in range(8)]\n"
     "shown = AttentionExplorer(large, sentences)\nshown",
 ]

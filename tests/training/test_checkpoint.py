@@ -177,17 +177,17 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     real_trainer(real_model(), tmp_path).fit()
     letters = Vocabulary.build(["x y z"])
     others = {
-        "its class differs: AttentionSeq2Seq, not Seq2Seq": real_model(Seq2Seq),
-        "its settings differs: .*'hidden': 8.*, not .*'hidden': 10": real_model(hidden=10),
-        "its source_vocabulary differs": real_model(vocabulary=letters),
-        "its class differs: AttentionSeq2Seq, not Tiny": tiny(),
+        "its model class is AttentionSeq2Seq, not Seq2Seq": real_model(Seq2Seq),
+        "its model settings hidden is 8, not 10": real_model(hidden=10),
+        "its model source_vocabulary tokens is .*'a'.*, not .*'x'": real_model(vocabulary=letters),
+        "its model .* is .*, not None": tiny(),
     }
     for message, model in others.items():
         before = copy.deepcopy(model)
-        with pytest.raises(ValueError, match=f"another model; {message}"):
+        with pytest.raises(ValueError, match=f"another run: {message}"):
             real_trainer(model, tmp_path).fit(resume=True)
         assert same(model, before)
-    with pytest.raises(ValueError, match="its ema is 'on', not 'off'"):
+    with pytest.raises(ValueError, match="its ema is on, not off"):
         real_trainer(real_model(), tmp_path, ema=None).fit(resume=True)
 
 
@@ -200,7 +200,7 @@ def test_checkpoints_that_are_not_there_or_broken(tmp_path):
     with pytest.raises(ValueError, match="needs the checkpoint_dir"):
         resume(None)
     Seq2SeqTrainer(tiny(), config(checkpoint_dir=tmp_path), batches(2)).fit()
-    with pytest.raises(ValueError, match="its weights have other names or shapes"):
+    with pytest.raises(ValueError, match=r"embedding.weight is \(7, 6\), not \(50, 6\)"):
         resume(tmp_path, Tiny(size=50))
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     whole = last.read_bytes()
@@ -336,23 +336,23 @@ TAKEN = dict(
     validation_loader=make_loader(DATASET, batch_size=3),
 )  # fmt: skip
 FIXED = {
-    "model": (Seq2Seq, "class differs: AttentionSeq2Seq, not Seq2Seq"),
+    "model": (Seq2Seq, "model class is AttentionSeq2Seq, not Seq2Seq"),
     "accumulate": (3, "batches per step is 2, not 3"),
-    "ema": (0.9, "ema is 'off', not 'on'"),
-    "monitor": ("val_perplexity", "monitor is 'val_loss', not 'val_perplexity'"),
-    "mode": ("max", "mode is 'min', not 'max'"),
+    "ema": (0.9, "ema is off, not on"),
+    "monitor": ("val_perplexity", "monitor is val_loss, not val_perplexity"),
+    "mode": ("max", "mode is min, not max"),
     "seed": (7, "seed is 0, not 7"),
     "train_loader": (batches(2, 2, 2), "number of examples is 10, not None"),
 }
 OTHERS = {
-    "optimizer": (torch.optim.Adam, "optimizer is 'AdamW', not 'Adam'"),
-    "scheduler": (HALVED, "is None, not \"StepLR {'step_size': 1, 'gamma': 0.5}\""),
+    "optimizer": (torch.optim.Adam, "optimizer is AdamW, not Adam"),
+    "scheduler": (HALVED, "is None, not StepLR {'step_size': 1, 'gamma': 0.5}"),
     "batch_size": (5, "batch_size is 2, not 5"),
     "max_tokens": (20, "batch_size is 2, not None"),
     "order": (3, "loader's seed is 0, not 3"),
     "shuffle": (False, "shuffle is True, not False"),
     "examples": (9, "number of examples is 10, not 9"),
-    "sampler": ({}, "sampler is 'LengthBuckets', not 'ShardedBuckets'"),
+    "sampler": ({}, "sampler is LengthBuckets, not ShardedBuckets"),
 }
 
 
@@ -409,7 +409,7 @@ def test_a_scheduler_by_epoch_follows_another_lr_and_must_stay(tmp_path):
     steps = changeable(tmp_path, epochs=4, lr=0.2, scheduler=HALVED).fit().steps
     assert [step["lr"] for step in steps[::3]] == pytest.approx([0.02, 0.01, 0.05, 0.025])
     other = {"scheduler": SchedulerConfig("StepLR", {"step_size": 1, "gamma": 0.9})}
-    with pytest.raises(ValueError, match=r"'gamma': 0.5}\", not \"StepLR .*'gamma': 0.9}"):
+    with pytest.raises(ValueError, match=r"'gamma': 0.5}, not StepLR .*'gamma': 0.9}"):
         changeable(tmp_path, epochs=5, **other).fit()
 
 

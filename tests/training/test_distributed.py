@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,6 @@ from s2s_helpers.training import (
     translation_trainer,
 )
 from s2s_helpers.training.__main__ import main
-from s2s_helpers.training.translation import StreamLoader
 from s2s_helpers.vocabulary import Vocabulary
 
 SHAPE = dict(width=16, heads=2, layers=1, feedforward=16)
@@ -505,8 +505,8 @@ def test_chunks_of_a_stream_and_resumed(tmp_path, jsonl):
     assert len(steps) == 4  # three chunks of 100 are the corpus
     saved = alone(tmp_path / "c", *same, "--epochs", 3)
     assert sum(count for _, count in counted(saved)) == tokens
-    with pytest.raises(ValueError, match="its max_length is 64, not 20"):
-        alone(tmp_path / "c", *same, "--max-length", 20, "--epochs", 4)
+    with pytest.raises(ValueError, match="its max_tokens is 64, not 90"):
+        alone(tmp_path / "c", *same, "--max-tokens", 90, "--epochs", 4)
 
 
 def test_ranks_of_a_stream_have_their_own_pairs_and_take_as_many_steps(pairs, words):
@@ -515,7 +515,8 @@ def test_ranks_of_a_stream_have_their_own_pairs_and_take_as_many_steps(pairs, wo
     seen = []
     for rank in (0, 1):
         run = distributed.Processes(rank, 2)
-        loader = StreamLoader(stream, words, run, 4, max_tokens=64, max_length=30, seed=0)
+        dataset_of = partial(Seq2SeqDataset, source_vocabulary=words[0], target_vocabulary=words[1])
+        loader = stream.deal(run, 4, dataset_of, max_tokens=64, seed=0)
         object.__setattr__(run, "sums", lambda *steps: [9.0, 9.0])
         loader.set_epoch(1)
         loader.set_epoch(0)
