@@ -24,6 +24,7 @@ from s2s_helpers.models.pretrained import (
     load_pretrained,
     quiet_transformers,
     read_tokenizer,
+    tiny_tokenizer,
 )
 from s2s_helpers.models.pretrained import tiny_checkpoint as tiny
 from s2s_helpers.models.view import eval_view
@@ -128,6 +129,12 @@ def test_special_tokens_in_a_text_are_text(model):
     assert len(translate(model, ["A </s> dog <pad>"], max_length=5)) == 1
     if "<mask>" in words.tokenizer.all_special_tokens:  # what BART is trained with stays one
         assert "<mask>" in words.tokenize("A <mask> runs.")
+
+
+def test_where_a_tokenizer_was_read_does_not_matter():
+    words = HubVocabulary(tiny_tokenizer("t5", TEXTS * 3, 300), [0, 2, 0, 1], 300)
+    again = vocabulary_from_dict(words.to_dict())  # from a folder, the first from none
+    assert again == words and vocabulary_from_dict(again.to_dict()) == words
 
 
 def test_a_start_symbol_of_its_own_takes_no_further_id(folders):

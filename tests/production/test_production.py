@@ -26,8 +26,8 @@ def test_the_benchmark_measures_what_it_says(tmp_path, monkeypatch):
     shape = dict(width=8, heads=2, layers=1, feedforward=8, dropout=0.0)
     teacher = TransformerSeq2Seq(*words, **shape).eval()
     pairs = [Pair(*pair) for pair in PAIRS]
-    told = [found.text for found in translate(teacher, [pair.source for pair in pairs])]
-    test = [Pair(*pair) for pair in zip((s for s, _ in PAIRS), told, strict=True)]
+    taught = [found.text for found in translate(teacher, [pair.source for pair in pairs])]
+    test = [Pair(*pair) for pair in zip((s for s, _ in PAIRS), taught, strict=True)]
     corpus = production.Corpus(teacher, pairs[:2], pairs, test, 8, {"batch_size": 2}, steps=2)
     found = production.students(corpus, (0, 1), tmp_path)
     assert found["teacher"][0]["right"] == 100  # as its own words are the references
