@@ -33,7 +33,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     """
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
-    return (scores + mask).softmax(dim=-1)
+    return (scores + mask.to(scores.dtype)).softmax(dim=-1)
 
 
 class BahdanauAttention(nn.Module):

@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_model(trainer.model, path)
         last = len(history.epochs)
         kept = last if trainer.val_dataloader is None else history.best_epoch
-        say(f"{path} is of epoch {kept} of {last}")
+        say(f"{path.name} is of epoch {kept} of {last}")
     processes.wait_for_all()
     processes.end()
 

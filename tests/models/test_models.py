@@ -612,6 +612,13 @@ def test_multi_head_attention_equals_torch():
     torch.testing.assert_close(weights, looks, atol=1e-5, rtol=1e-5)
 
 
+def test_half_precision_all_through():
+    model, batch = build("transformer").half(), mixed_batch()
+    logits, weights = model(batch)
+    assert logits.dtype == weights.dtype == torch.float16
+    assert logits.isfinite().all()
+
+
 def test_residual_drops_in_training_alone():
     torch.manual_seed(0)
     residual, x = Residual(64, dropout=0.5, norm_first=True), torch.ones(20, 64)
