@@ -22,10 +22,11 @@ from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.course.recipes import pairs_trainer
+from s2s_helpers.course.tiny_checkpoints import tiny_checkpoint
 from s2s_helpers.decoding import translate
 from s2s_helpers.metrics import bleu, chrf
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.models.pretrained import CHECKPOINTS, load_pretrained, tiny_checkpoint
+from s2s_helpers.models.pretrained import CHECKPOINTS, load_pretrained
 from s2s_helpers.training.denoising import infill
 
 SEEDS, SIZES, PLAIN = (0, 1, 2), (250, 1000, 3000), 4000

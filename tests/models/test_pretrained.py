@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from s2s_helpers.corpora import Pair, Splits
+from s2s_helpers.course.tiny_checkpoints import TINY, tiny_tokenizer
+from s2s_helpers.course.tiny_checkpoints import tiny_checkpoint as tiny
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
 from s2s_helpers.decoding import beam_search, greedy_decode, sample, translate
 from s2s_helpers.loss import Seq2SeqLoss
@@ -18,15 +20,12 @@ from s2s_helpers.models import MultiHeadAttention, load_model, save_model
 from s2s_helpers.models.interface import unroll
 from s2s_helpers.models.pretrained import (
     CHECKPOINTS,
-    TINY,
     HubVocabulary,
     Pretrained,
     load_pretrained,
     quiet_transformers,
     read_tokenizer,
-    tiny_tokenizer,
 )
-from s2s_helpers.models.pretrained import tiny_checkpoint as tiny
 from s2s_helpers.models.view import eval_view
 from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK, vocabulary_from_dict
