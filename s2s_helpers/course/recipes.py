@@ -118,7 +118,7 @@ RECIPES = {
 LEARNED_FROM = (
     *("vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
-    *("training/trainer", "training/repairs", "training/schedules"),
+    *("training/config", "training/trainer", "training/repairs", "training/schedules"),
 )
 
 
