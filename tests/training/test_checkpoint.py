@@ -219,7 +219,7 @@ def test_checkpoints_that_are_not_there_or_broken(tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, id="two_workers")])
 def test_resumed_within_an_epoch_is_as_if_never_stopped(tmp_path, stop_at, workers):
     def loader():
         """Shuffled by the global generator, and each example has noise of its own."""
