@@ -215,6 +215,8 @@ def test_a_server_of_single_requests(file, model):
         wanted = [t.text for t in translate(model, TEXTS[:3])]
         assert post(url, TEXTS[:3]) == (200, {"translations": wanted, "batch": 3})
         assert post(url, [""])[0] == 422
+        process.stdin.close()  # a kill would leave its worker behind
+        process.wait(20)
     finally:
         process.kill()
 
