@@ -138,6 +138,8 @@ class BaseVocabulary:
             file.write(json.dumps(self.to_dict(), ensure_ascii=False).encode("utf-8"))
 
     def __eq__(self, other: object) -> bool:
+        if self is other:  # as in every step of a distillation
+            return True
         return type(self) is type(other) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
