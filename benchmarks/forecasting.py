@@ -15,6 +15,12 @@ import numpy as np
 from measuring import RESULTS, keep, machine, markdown, spread
 
 from s2s_helpers.corpora import series
+from s2s_helpers.course.baselines import (
+    autoregression,
+    holt_winters,
+    rolling_origin,
+    seasonal_naive,
+)
 from s2s_helpers.models.forecaster import Scaling
 from s2s_helpers.training import forecasting
 from s2s_helpers.training.schedules import constant
@@ -26,9 +32,9 @@ TASKS = {
     "CO2": (series.co2, "1990-03", 5, 12, "season"),
 }
 CLASSICS = {
-    "seasonal naive": forecasting.seasonal_naive,
-    "Holt-Winters": forecasting.holt_winters,
-    "autoregression, order by AIC": forecasting.autoregression,
+    "seasonal naive": seasonal_naive,
+    "Holt-Winters": holt_winters,
+    "autoregression, order by AIC": autoregression,
 }
 ANEW = 7
 FORCINGS = {"teacher forcing": constant(1), "free running": constant(0), "scheduled sampling": None}
@@ -58,7 +64,7 @@ def task_runs(name: str, quick: bool) -> dict:
 
     def roll(label: str, method):
         started = time.perf_counter()
-        rolled = forecasting.rolling_origin(data, method, origins, horizon)
+        rolled = rolling_origin(data, method, origins, horizon)
         runs.setdefault(label, []).append(measures(rolled, time.perf_counter() - started))
         print(f"{name}, {label}: MASE {runs[label][-1]['mase']:.3f}", flush=True)
         return rolled.forecasts

@@ -20,6 +20,7 @@ import measuring
 import torch
 
 from s2s_helpers.corpora import phrasebook
+from s2s_helpers.course import scaling
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
@@ -39,7 +40,7 @@ def trained(folder: Path, *arguments, kill_after: int | None = None, processes: 
     """The last checkpoint of a run; rank 1 is killed once after so many steps."""
     workers, killed = {}, kill_after is None
     restarts = int(not killed)
-    for line in distributed.torchrun(folder, *arguments, processes=processes, restarts=restarts):
+    for line in scaling.torchrun(folder, *arguments, processes=processes, restarts=restarts):
         if "process" in line:
             workers[line.split()[1]] = int(line.split()[-1])
         if not killed and line.startswith(f"step {kill_after},"):

@@ -1,7 +1,10 @@
 """The phrasebook's words, English and French, with their forms.
 
-A line of a table holds one word; forms that the rules below would get wrong stand after a slash.
-The last columns say by letter what a word is (nouns) or what it goes with (adjectives, verbs):
+They stand in tables, words/*.tsv, a word a row. Forms that the rules below would get wrong follow a
+slash: the plural of a noun; the feminine of an adjective, and its masculine before a vowel. A verb
+has its preposition after "_" and, where it is irregular, its present of je, il, nous, ils and the
+stem of its future. The last columns say by letter what a word is (nouns) or what it goes with
+(adjectives, verbs; objects in capitals take only "the", "this" and possessives):
 
 p person    a animal   f food to count   m food by measure   d drink        w water or milk
 t text      y written  c clothes         o object            k coloured     r coloured fruit
@@ -10,6 +13,7 @@ s one swims in         x kin, with a possessive              u never with a poss
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -51,188 +55,6 @@ class Verb(NamedTuple):
     objects: str
     definite: bool
 
-
-# English, French, gender, kinds
-NOUNS = """
-man/men homme m pu
-woman/women femme f pu
-boy garçon m pu
-girl fille f pu
-child/children enfant m p
-baby bébé m p
-king roi m p
-queen reine f p
-prince prince m p
-princess princesse f p
-brother frère m px
-sister sœur f px
-uncle oncle m px
-aunt tante f px
-hero héros m p
-cat chat m a
-dog chien m a
-horse cheval m a
-bird oiseau m a
-mouse/mice souris f a
-cow vache f a
-wolf/wolves loup m au
-bear ours m au
-owl hibou/hiboux m a
-bee abeille f a
-elephant éléphant m a
-goat chèvre f a
-animal animal m a
-apple pomme f fr
-orange orange f f
-egg œuf m f
-cake gâteau m f
-tomato tomate f fr
-cherry cerise f fr
-onion oignon m f
-pear poire f fr
-bread pain m m
-cheese fromage m m
-soup soupe f m
-meat viande f m
-honey miel m m
-rice riz m m
-water eau f dw
-milk lait m dw
-coffee café m d
-tea thé m d
-book livre m otykl
-letter lettre f otyl
-newspaper journal m ot
-story histoire f ty
-hat chapeau m ock
-coat manteau m ock
-dress robe f ock
-car voiture f ok
-boat bateau m okn
-box boîte f oklv
-bag sac m oklv
-key clé f o
-chair chaise f ok
-table table f ok
-knife/knives couteau m o
-flower fleur f ok
-umbrella parapluie m okl
-toy jouet m okn
-ball ballon m okn
-axe hache f o
-clock horloge f o
-ladder échelle f o
-park parc m hgiu
-market marché m hgu
-school école f hgi
-garden jardin m hi
-forest forêt f hiu
-village village m hgi
-church église f hgiu
-hospital hôpital m hgiu
-hotel hôtel m hgi
-castle château m hgi
-museum musée m hgiu
-office bureau m hgi
-house maison f hik
-library bibliothèque f hgi
-beach plage f hgu
-lake lac m hgsu
-river rivière f hgsu
-"""
-
-# English, French masculine(/feminine/masculine before a vowel), place, kinds
-ADJECTIVES = """
-big grand before paoh
-small petit before paofh
-beautiful beau/belle/bel before paofht
-old vieux/vieille/vieil before paoht
-new nouveau/nouvelle/nouvel before oht
-young jeune before pa
-good bon/bonne before fmdto
-bad mauvais before fmdto
-pretty joli before ockh
-fat gros/grosse before a
-red rouge after kr
-white blanc/blanche after ka
-black noir after ka
-grey gris after ka
-green vert after kr
-blue bleu after k
-yellow jaune after kr
-happy heureux after pa
-sad triste after pat
-tired fatigué after pa
-strong fort after pa
-intelligent intelligent after pa
-brave courageux after p
-jealous jaloux/jalouse after p
-proud fier after p
-kind gentil/gentille after p
-dangerous dangereux after pas
-rich riche after p
-famous célèbre after pth
-expensive cher after oc
-heavy lourd after o
-dirty sale after oh
-clean propre after oh
-empty vide after vh
-hot chaud after md
-cold froid after md
-fresh frais/fraîche after fmw
-strange étrange after paoht
-interesting intéressant after th
-"""
-
-# English(_particle), French(_preposition), present of je/il/nous/ils and future stem where
-# irregular, subjects, objects; objects in capitals take only "the", "this" and possessives.
-VERBS = """
-sleep dormir dors/dort/dormons/dorment/dormir pa -
-run courir cours/court/courons/courent/courr pa -
-swim nager - pa -
-work travailler - p -
-dance danser - p -
-walk marcher - pa -
-sing chanter - p -
-fall tomber - pa -
-go_to aller_à vais/va/allons/vont/ir pa g
-come_from venir_de viens/vient/venons/viennent/viendr pa h
-enter entrer_dans - pa i
-live_in habiter_dans - pa i
-eat manger - pa fm
-drink boire bois/boit/buvons/boivent/boir p d
-read lire lis/lit/lisons/lisent/lir p t
-write écrire écris/écrit/écrivons/écrivent/écrir p y
-see voir vois/voit/voyons/voient/verr pa paoh
-look_at regarder - pa paoh
-look_for chercher - pa paof
-listen_to écouter - p P
-like aimer - pa PAOFMT
-find trouver - pa paof
-lose perdre perds/perd/perdons/perdent/perdr p aoc
-buy acheter achète/achète/achetons/achètent/achèter p aofm
-sell vendre vends/vend/vendons/vendent/vendr p aofm
-want vouloir veux/veut/voulons/veulent/voudr p ofmd
-have avoir ai/a/avons/ont/aur p ao
-wear porter - p c
-open ouvrir ouvre/ouvre/ouvrons/ouvrent/ouvrir p l
-close fermer - p l
-help aider - p pa
-follow suivre suis/suit/suivons/suivent/suivr pa pa
-know connaître connais/connaît/connaissons/connaissent/connaîtr p PHT
-wait_for attendre attends/attend/attendons/attendent/attendr pa pa
-play_with jouer_avec - pa pan
-think_of penser_à - p paoh
-talk_to parler_à - p pa
-talk_about parler_de - p paoth
-give donner - p aofm
-show montrer - p aot
-send envoyer envoie/envoie/envoyons/envoient/enverr p ot
-say dire dis/dit/disons/disent/dir p -
-think penser - p -
-hope espérer espère/espère/espérons/espèrent/espérer p -
-be être suis/est/sommes/sont/ser paofmdth -
-"""
 
 RECIPIENT = ("give", "show", "send")  # "gives a book to the king"
 PASSING = """happy sad tired jealous dirty clean empty hot cold good bad kind
@@ -283,7 +105,7 @@ def french_feminine(word: str) -> str:
 
 
 def _noun(line: str) -> Noun:
-    english, french, gender, kinds = line.split()
+    english, french, gender, kinds = line.split("\t")
     english, _, plural = english.partition("/")
     french, _, pluriel = french.partition("/")
     forms = (english, plural or english_s(english))
@@ -291,7 +113,7 @@ def _noun(line: str) -> Noun:
 
 
 def _adjective(line: str) -> Adjective:
-    english, french, place, kinds = line.split()
+    english, french, place, kinds = line.split("\t")
     masculine, feminine, vowel = (*french.split("/"), "", "")[:3]
     feminine = feminine or french_feminine(masculine)
     forms = {"ms": masculine, "mv": vowel or masculine, "mp": french_plural(masculine)}
@@ -300,7 +122,7 @@ def _adjective(line: str) -> Adjective:
 
 
 def _verb(line: str) -> Verb:
-    english, french, forms, subjects, objects = line.split()
+    english, french, forms, subjects, objects = line.split("\t")
     english, _, particle = english.partition("_")
     infinitive, _, preposition = french.partition("_")
     if forms == "-":
@@ -324,10 +146,11 @@ def _verb(line: str) -> Verb:
     )
 
 
-def _table(text: str, parse: Callable) -> dict:
-    return {word.name: word for word in map(parse, text.split("\n")[1:-1])}
+def _table(name: str, parse: Callable) -> dict:
+    rows = Path(__file__).with_name("words").joinpath(f"{name}.tsv").read_text("utf-8")
+    return {word.name: word for word in map(parse, rows.splitlines()[1:])}
 
 
-nouns = _table(NOUNS, _noun)
-adjectives = _table(ADJECTIVES, _adjective)
-verbs = _table(VERBS, _verb)
+nouns = _table("nouns", _noun)
+adjectives = _table("adjectives", _adjective)
+verbs = _table("verbs", _verb)

@@ -355,6 +355,8 @@ def cache_folder() -> Path:
 def fingerprint(kind: str, seed: int) -> str:
     """A short hash of all that shapes the trained model: code, data, recipe, and PyTorch."""
     digest = hashlib.sha256(repr((kind, seed, RECIPES[kind], torch.__version__)).encode())
-    for module in LEARNED_FROM:
-        digest.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
+    package = Path(__file__).parents[1]
+    tables = sorted(package.glob("corpora/words/*.tsv"))
+    for path in [*(package / f"{module}.py" for module in LEARNED_FROM), *tables]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -16,10 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from on_processes import everything
-from torch.utils.flop_counter import FlopCounterMode
 from treadmill import EarlyStopping, ModelCheckpoint
 
 from s2s_helpers.corpora import Pair, phrasebook, read_pairs, wmt
+from s2s_helpers.course import scaling
 from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate, make_loader
 from s2s_helpers.decoding import translate
 from s2s_helpers.loss import Seq2SeqLoss
@@ -169,7 +169,7 @@ def one_process(folder, epochs, **settings):
 def several(folder, epochs, begun_by, *more):
     """The lines of two processes, and for each its weights and history."""
     script = Path(__file__).with_name("on_processes.py")
-    lines = list(distributed.torchrun(script, folder, epochs, begun_by, *more))
+    lines = list(scaling.torchrun(script, folder, epochs, begun_by, *more))
     results = [
         (
             torch.load(folder / f"weights{rank}.pt", weights_only=True),
@@ -249,7 +249,7 @@ print(f"{run.rank} of {run.world}: {found} {run.sums(1, run.rank)} {weights.toli
 run.end()
 """
     )
-    lines = sorted(distributed.torchrun(script))
+    lines = sorted(scaling.torchrun(script))
     said = "[3.0, torch.bfloat16, 30.0, None] [2.0, 1.0] [4.0, 4.0]"
     assert lines == [f"{rank} of 2: {said}" for rank in (0, 1)]
 
@@ -323,7 +323,7 @@ def test_two_processes_one_of_them_killed_end_where_one_ends(tmp_path, data, wor
     same = [data, *TINY, "--batches-per-step", 2, "--save-every", 5, "--epochs", 3]
     same += ["--held-out", 0, "--patience", 0]
     workers, lines = {}, []
-    for line in distributed.torchrun(tmp_path / "two", *same, restarts=1):
+    for line in scaling.torchrun(tmp_path / "two", *same, restarts=1):
         lines.append(line)
         if "process" in line and len(workers) < 2:
             workers[line.split()[1]] = int(line.split()[-1])
@@ -388,39 +388,6 @@ def test_a_pair_of_ones_own_that_is_too_long_is_named():
     with pytest.raises(ValueError, match="3 batches per step cannot be shared by 2 processes"):
         two = distributed.Processes(0, 2)
         translation_trainer(pairs, batches_per_step=3, processes=two)
-
-
-def test_a_failed_run_says_why(tmp_path):
-    script = tmp_path / "broken.py"
-    script.write_text("raise ValueError('no such thing')\n")
-    with pytest.raises(RuntimeError, match="the run failed: ValueError: no such thing"):
-        list(distributed.torchrun(script, processes=1))
-
-
-def test_a_caller_that_stops_reading_leaves_nothing_running(tmp_path):
-    script = tmp_path / "sleeper.py"
-    script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)\n")
-    lines = distributed.torchrun(script, processes=1)
-    process = int(next(lines))
-    lines.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
-
-
-def test_operations_are_those_that_torch_counts():
-    words = Vocabulary.numbered(500)
-    model = TransformerSeq2Seq(words, words, width=128, heads=4, layers=2, feedforward=512)
-    batch = collate([([5] * 6, [6] * 4)] * 8)
-    with FlopCounterMode(display=False) as counter:
-        model(batch)[0].sum().backward()
-    expected = distributed.training_flops(model, batch.source.numel(), batch.target_output.numel())
-    assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)
-
-
-def test_the_cost_of_a_ring():
-    # A thousand numbers of 4 bytes, four ranks: 6 pieces of 1,000 bytes, at 3,000 bytes a second.
-    assert distributed.all_reduce_seconds(1000, 4, 3000) == pytest.approx(2)
-    assert distributed.all_reduce_seconds(1000, 1, 3000) == 0
 
 
 # WMT, from files of its form
