@@ -8,4 +8,4 @@ import warnings
 # torch looks for NVIDIA's driver through a package whose import warns; a first cell stays clean.
 warnings.filterwarnings("ignore", message=".*pynvml.*", category=FutureWarning)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

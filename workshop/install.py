@@ -87,13 +87,17 @@ def install(part, folder, python):
     os.makedirs(settings, exist_ok=True)
     with open(os.path.join(settings, "overrides.json"), "w") as file:
         file.write(NO_NEWS)
-    # The Makefile's stamp, so that `make lab` finds everything installed.
+    with open(os.path.join(folder, ".venv", "installed"), "w", encoding="utf-8") as file:
+        file.write(stamp(folder))
+    return own
+
+
+def stamp(folder):
+    """What run.py writes after an installation, so that it finds everything installed."""
     with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8") as file:
         asked = file.read()
     torch = "cpu" if kind().startswith("linux") and not shutil.which("nvidia-smi") else "default"
-    with open(os.path.join(folder, ".venv", "installed"), "w", encoding="utf-8") as file:
-        file.write("%s%s\n%s\n" % (asked, folder, torch))
-    return own
+    return "%s%s\n%s\n" % (asked, folder, torch)
 
 
 def main(arguments):
@@ -136,8 +140,7 @@ def main(arguments):
         return 1
     shutil.rmtree(part)
     ready = subprocess.call([own, os.path.join(folder, "workshop", "preflight.py")], cwd=folder)
-    print("To start:\n    cd %s\n    %s -m jupyterlab notebooks/01_data.ipynb" %
-          (folder, os.path.relpath(own, folder)))  # fmt: skip
+    print("To start:\n    cd %s\n    %s run.py open" % (folder, os.path.relpath(own, folder)))
     return ready
 
 
