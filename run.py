@@ -272,7 +272,7 @@ STAGES = [
     ),
     (
         "browser",
-        [*PYTEST, "-rs", "-s", "tests/browser"],
+        [*PYTEST, "-n", "2", "-rs", "tests/browser"],
         r"(?:FAILED|ERROR) (.+?)(?: - |$)",
         PYTEST,
     ),
@@ -304,17 +304,21 @@ def test(names: list, stages: list = STAGES) -> int:
     known = [name for name, *_ in stages]
     if unknown := [name for name in names if name not in known]:
         raise Failed(f"there is no stage {unknown[0]!r}; there are: {', '.join(known)}")
-    lines, again = [], []
+    lines, green, again = [], set(), []
     for name, arguments, failure, repeat in stages:
         if names and name not in names:
             continue
+        if name == "planted faults" and "unit tests" in green:
+            arguments = [*arguments, "--after-green"]
         print(f"\n== {name}: {shown(arguments)}", flush=True)
         began = time.monotonic()
         status, text = run_stage(own_python(), arguments)
         seconds = time.monotonic() - began
         lines.append(f"{'red' if status else 'green':6} {seconds:6.0f} s  {name}")
         print(f"== {lines[-1]}", flush=True)
-        if status:
+        if not status:
+            green.add(name)
+        else:
             found = re.search(failure, text, re.MULTILINE) if failure else None
             again.append(shown([*repeat, found[1].strip()] if found and repeat else arguments))
     print("\n" + "\n".join(lines))

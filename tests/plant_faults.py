@@ -3,6 +3,7 @@
     python tests/plant_faults.py                   plants them all
     python tests/plant_faults.py --only "beam"     those whose name holds this
     python tests/plant_faults.py --list            names them
+    python tests/plant_faults.py --after-green     without first running the tests as they are
 
 The faults are in faults.txt, each a change to one file of the package. It counts as noticed if a
 test fails: not if the copy cannot be imported or nothing is run, for then it is the fault that is
@@ -151,6 +152,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", metavar="NAME", help="part of a fault's name")
     parser.add_argument("--list", action="store_true", help="name the faults and stop")
+    parser.add_argument(
+        "--after-green", action="store_true", help="the tests have just passed: not once more"
+    )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
     faults = read_faults(Path(__file__).with_name("faults.txt"))
@@ -166,7 +170,7 @@ def main() -> None:
             to = Path(folder, "unfaulted", part)
             shutil.copytree(ROOT / part, to, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", Path(folder, "unfaulted"))
-        jobs = whole(faults) + faults
+        jobs = faults if options.after_green else whole(faults) + faults
         for job, found, seconds, seen, log in run_all(jobs, options.jobs, Path(folder)):
             planted = job in faults
             print(f"{found:6} {seconds:5.1f} s  {job.name:55} {seen}", flush=True)
