@@ -16,8 +16,6 @@ from s2s_helpers.vocabulary import (
     Vocabulary,
     load_vocabulary,
     vocabulary_from_dict,
-    word_detokenize,
-    word_tokenize,
 )
 
 ENGLISH = [
@@ -37,50 +35,6 @@ FRENCH = [
 @pytest.fixture(scope="module")
 def subwords():
     return SubwordVocabulary.train(ENGLISH + FRENCH, size=90)
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("l'homme", ["l'", "homme"]),
-        ("L'homme qu'il voit", ["L'", "homme", "qu'", "il", "voit"]),
-        ("lorsqu'elle n'y va pas", ["lorsqu'", "elle", "n'", "y", "va", "pas"]),
-        ("jusqu'à aujourd'hui", ["jusqu'", "à", "aujourd'hui"]),
-        ("l’été", ["l’", "été"]),
-        ("quelqu'un", ["quelqu'un"]),
-        ("vingt-deux", ["vingt-deux"]),
-        ("I don't, he won't.", ["I", "don't", ",", "he", "won't", "."]),
-        ("the boys' dog", ["the", "boys", "'", "dog"]),
-        ("est-ce vrai ?", ["est-ce", "vrai", "?"]),
-        ("e\u0301te\u0301", ["été"]),
-        ("  a   b ", ["a", "b"]),
-        ("", []),
-    ],
-)
-def test_word_tokenize(text, tokens):
-    assert word_tokenize(text) == tokens
-
-
-@pytest.mark.parametrize("language", ["en", "fr"])
-def test_detokenize_is_the_inverse_on_tidy_text(language):
-    for text in ENGLISH if language == "en" else FRENCH:
-        assert word_detokenize(word_tokenize(text), language) == text
-
-
-def test_detokenize_spaces_punctuation_as_the_language_does():
-    assert word_detokenize(["oui", "?"], "fr") == "oui ?"
-    assert word_detokenize(["yes", "?"], "en") == word_detokenize(["yes", "?"]) == "yes?"
-    quoted = 'a "small cat" (and "a dog") sleeps...'
-    assert word_detokenize(word_tokenize(quoted)) == quoted
-    assert word_detokenize([]) == ""
-
-
-@given(st.text())
-def test_tokenize_loses_only_spaces(text):
-    import unicodedata
-
-    expected = "".join(unicodedata.normalize("NFC", text).split())
-    assert "".join(word_tokenize(text)) == expected
 
 
 @given(st.lists(st.from_regex(r"[a-zé]{4,8}", fullmatch=True), min_size=1))

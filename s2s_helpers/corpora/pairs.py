@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
+from s2s_helpers.text import normalise
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -114,7 +116,7 @@ def _text(value: Any, path: str | PathLike, number: int) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(f"{path}: row {number} is not UTF-8: {value!r}") from None
-    return value.replace("\ufeff", "").strip()
+    return normalise(value).strip()
 
 
 def _lines(path: Path, target: Path) -> Rows:

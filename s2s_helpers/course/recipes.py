@@ -116,7 +116,7 @@ RECIPES = {
 
 # What a phrasebook model is learned from; a change in one of these makes a new model.
 LEARNED_FROM = (
-    *("vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
+    *("text", "vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
     *("training/config", "training/trainer", "training/repairs", "training/schedules"),
 )

@@ -57,7 +57,8 @@ class CopyVocabulary(Vocabulary):
     def encode_beside(self, text: str, source: str) -> list[int]:
         """The ids of a text where `source` says what the slots stand for; they end with EOS."""
         slots = self.slots_of(source)
-        return [*(self._index.get(t, slots.get(t, UNK)) for t in self.tokenize(text)), EOS]
+        ids = (self._id(t) if t in self else slots.get(t, UNK) for t in self.tokenize(text))
+        return [*ids, EOS]
 
     def decode(self, ids: Iterable[int], source: str | None = None) -> str:
         """As of any vocabulary; with `source`, the slots are the words of it they stand for."""

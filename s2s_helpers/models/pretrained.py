@@ -21,6 +21,7 @@ from s2s_helpers.data import Batch
 from s2s_helpers.files import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, check_target
 from s2s_helpers.optional import import_optional
+from s2s_helpers.text import normalise
 from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, BaseVocabulary
 
 # Arguments of `load_pretrained`, each at a commit that stays as it is. Marian's weights lie there
@@ -95,7 +96,7 @@ class HubVocabulary(BaseVocabulary):
         return len(self.theirs)
 
     def _ids(self, text: str) -> list[int]:
-        if not text.strip():
+        if not (text := normalise(text).strip()):
             return []
         text = self._specials.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
         text = {"text_target" if self.target else "text": self.prefix + text}
