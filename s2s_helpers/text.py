@@ -52,9 +52,12 @@ _PART = rf"\w[\w{_MARKS}]*"
 _INNER = r"[-'’&·\u058a\u05be\u05f3\u05f4\u2010\u2011](?=\w)"
 _INNER += r"|(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)|(?<=\d)[.,:](?=\d)"
 _UNIT = r"(?<=\d)(?:[€£¥₹$¢°](?!\w)|°[CF]\b)"
+_OPENING = "([{“$#/¿¡"
+_OPEN = re.escape(_OPENING + '«"')
 _SYMBOL = rf"[^\w\s][{_MARKS}]*"
 _TOKEN = re.compile(
-    rf"{_ELISION}(?=\w)|(?:(?<![^\s(])[-+−.](?=\d))?{_PART}(?:(?:{_INNER}){_PART})*(?:{_UNIT})?"
+    rf"{_ELISION}(?=\w)"
+    rf"|(?:(?<![^\s{_OPEN}])[-+−.](?=\d))?{_PART}(?:(?:{_INNER}){_PART})*(?:{_UNIT})?"
     rf"|[\U0001f1e6-\U0001f1ff]{{2}}|{_SYMBOL}(?:(?<=\u200d){_SYMBOL})*",
     re.IGNORECASE,
 )
@@ -83,7 +86,7 @@ def word_detokenize(tokens: Sequence[str], language: str | None = None) -> str:
     """
     french = language_code(language) == "fr"
     closing = {*".,)]}…”'’/", *"।॥،؛؟۔"}
-    opening = {*"([{“$#/¿¡"}
+    opening = {*_OPENING}
     currency = set() if french else {*"€£¥₹"}
     closing_quote = False
     if not french:

@@ -86,6 +86,7 @@ def test_detokenize_is_the_inverse_on_tidy_text(text):
 
 @given(st.text(), st.sampled_from([None, "fr"]))
 @example("l' 'x $ 5 / 6 - 7 , 8 : 9 U . S .", None)
+@example("{ .0 $ -5", None)
 @example("? ! € 5 « a » % ( . 5", "fr")
 def test_what_was_joined_is_tidy(text, language):
     tidy = word_detokenize(word_tokenize(text), language)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s_helpers.data import Batch, Seq2SeqDataset
+from s2s_helpers.data import Batch, Seq2SeqDataset, texts_of
 from s2s_helpers.models.attention import AttentionDecoder
 from s2s_helpers.models.interface import (
     Memory,
@@ -87,7 +87,7 @@ class CopyDataset(Seq2SeqDataset):
 
     def _encode(self, index: int, pair: Any) -> tuple[list[int], list[int]]:
         source, _ = super()._encode(index, pair)
-        texts = (pair.source, pair.target) if hasattr(pair, "source") else pair
+        texts = texts_of(pair, index)
         words: Any = self.target_vocabulary  # a CopyVocabulary
         ids = words.encode_beside(texts[1], texts[0])
         # A word that was cut off with the end of the source cannot be copied.

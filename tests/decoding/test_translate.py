@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 
+import pandas as pd
 import pytest
 import torch
 from toy_models import KINDS, RNN, SOURCE, TINY, Table, build
@@ -73,8 +74,9 @@ def test_texts_that_cannot_be_translated_are_named():
     ):
         with pytest.raises(ValueError, match=complaint):
             translate(model, texts, **options)
-    with pytest.raises(TypeError, match="list of texts"):
-        translate(model, "w4 w5")
+    for wrong in ("w4 w5", {"w4": "w5"}, pd.DataFrame({"w4": ["w5"]})):
+        with pytest.raises(TypeError, match="texts must be a list, not"):
+            translate(model, wrong)
     with pytest.raises(ValueError, match="the text, 3"):
         encode_source(model, 3)
 
