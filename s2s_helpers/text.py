@@ -130,5 +130,5 @@ def each_of(values: Iterable, name: str) -> Iterator[Any]:
         raise TypeError(f"{name} must be a list, not one string (put it in a list)")
     if isinstance(values, Mapping) or hasattr(values, "columns"):
         kind = type(values).__name__
-        raise TypeError(f"{name} must be a list, not a {kind}; of a table give one column")
+        raise TypeError(f"{name} must be a list, not a {kind}: give a column of it, or its .values")
     return iter(values)

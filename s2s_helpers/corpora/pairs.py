@@ -74,8 +74,7 @@ def read_pairs(
     text files of unlike length and files without any pair.
     """
     path, suffix = Path(path), Path(path).suffix.lower()
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, not {limit}")
+    check_limit(limit)
     if target is not None:
         rows = _lines(path, Path(target))
     elif suffix in DELIMITERS:
@@ -97,6 +96,12 @@ def read_pairs(
     if not pairs:
         raise ValueError(f"{path} has no pairs; rows with an empty side: {pairs.skipped}")
     return pairs
+
+
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError where a number of pairs is below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, not {limit}")
 
 
 Rows = Iterator[tuple[int, Sequence[Any]]]  # the number of each row, from 1, and its two texts

@@ -108,6 +108,8 @@ def translation_trainer(
         held = set(random.Random(seed).sample(range(len(pairs)), held)) if stream is None else ()
         validation = [pairs[number] for number in sorted(held)]
         pairs = [pair for number, pair in enumerate(pairs) if number not in held]
+    if not pairs:
+        raise ValueError("there are no pairs to learn from")
     texts = [texts_of(pair, number) for number, pair in enumerate(pairs)]
     both: Any = [Vocabulary.build(side) for side in zip(*texts, strict=True)]
     if subwords:

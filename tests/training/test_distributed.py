@@ -437,6 +437,13 @@ def test_an_empty_side_is_left_out_and_another_form_is_named(tmp_path):
     assert list(wmt.stream(path=path)) == [Pair("a", "b")]
     with pytest.raises(ValueError, match="needs a translation with en and de"):
         list(wmt.stream(path=path, languages="de-en"))
+    path.write_text(json.dumps({"translation": {"en": "\u200b", "fr": "a"}}))
+    with pytest.raises(ValueError, match="the stream has no pairs"):
+        next(Stream(lambda *place: wmt.stream(path=path), 5).chunks())
+    for broken in ({"en": 3, "fr": "a"}, "a", None):
+        path.write_text(json.dumps({"translation": broken}))
+        with pytest.raises(ValueError, match="needs a translation with en and fr"):
+            list(wmt.stream(path=path))
 
 
 @pytest.mark.parametrize(
@@ -445,6 +452,7 @@ def test_an_empty_side_is_left_out_and_another_form_is_named(tmp_path):
         (dict(rank=2, world=2), ValueError, "rank must be from 0 to world - 1 = 1, not 2"),
         (dict(languages="fr"), ValueError, "languages must be two"),
         (dict(source="de"), ValueError, "one of them 'de'"),
+        (dict(limit=-1), ValueError, "limit must be 1 or more, not -1"),
         (dict(path="pairs.txt"), ValueError, "pairs.txt is not one of .parquet"),
         (dict(path="nowhere.json"), FileNotFoundError, "no file nowhere.json"),
     ],
