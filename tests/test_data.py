@@ -153,19 +153,20 @@ def test_pairs_come_in_many_forms():
     expected = Seq2SeqDataset([("w4 w5", "w7"), ("w6", "w8 w9")], VOCABULARY, VOCABULARY)
     for pairs in (
         frame.values, frame.itertuples(), frame.to_dict("records"),
-        [row for _, row in frame.iterrows()], frame.values.tolist(), zip(*map(frame.get, frame)),
+        [row for _, row in frame.iterrows()], frame.values.tolist(),
+        zip(frame["source"], frame["target"], strict=True),
     ):  # fmt: skip
         assert [*Seq2SeqDataset(pairs, VOCABULARY, VOCABULARY)] == [*expected]
     for wrong in (frame, {"w4": "w5"}, "w4 w5"):
         with pytest.raises(TypeError, match="pairs must be a list, not"):
             Seq2SeqDataset(wrong, VOCABULARY, VOCABULARY)
     for wrong in ({"en": "w4", "fr": "w5"}, ("w4",), "w4", None, np.array(["w4", "w5", "w6"])):
-        with pytest.raises(TypeError, match="pair 1 is not a .source, target. pair of texts"):
+        with pytest.raises(TypeError, match=r"pair 1 is not a .source, target. pair of texts"):
             Seq2SeqDataset([("w4", "w5"), wrong], VOCABULARY, VOCABULARY)
     for missing in (None, float("nan"), b"w4", ["w4"]):
-        with pytest.raises(TypeError, match="pair 1, .* must be a string"):
+        with pytest.raises(TypeError, match=r"pair 1, .* must be a string"):
             Seq2SeqDataset([("w4", "w5"), ("w4", missing)], VOCABULARY, VOCABULARY)
-    with pytest.raises(ValueError, match="pair 0, .*half a surrogate pair"):
+    with pytest.raises(ValueError, match=r"pair 0, .*half a surrogate pair"):
         Seq2SeqDataset([("w4", "\ud83d")], VOCABULARY, VOCABULARY)
 
 

@@ -55,9 +55,9 @@ def stream(
     rows = rows.shuffle(seed=seed, buffer_size=buffer)  # the same for all, and only then dealt out
     for row in import_optional("datasets.distributed").split_dataset_by_node(rows, rank, world):
         texts = row.get("translation")
-        both = [texts.get(side, 0) for side in (source, target)] if isinstance(texts, dict) else [0]
-        if not all(isinstance(text, str | None) for text in both):
+        texts = texts if isinstance(texts, dict) else {}
+        if not all(isinstance(texts.get(side, 0), str | None) for side in (source, target)):
             raise ValueError(f"a row needs a translation with {source} and {target}, not {row}")
-        ours, theirs = (normalise(text or "").strip() for text in both)
+        ours, theirs = (normalise(texts[side] or "").strip() for side in (source, target))
         if ours and theirs:
             yield Pair(ours, theirs)
