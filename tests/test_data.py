@@ -174,9 +174,10 @@ def test_a_part_of_a_dataset_is_loaded_like_the_whole():
     whole = dataset(50)
     parts = random_split(whole, [30, 20], torch.Generator().manual_seed(0))
     for part in (*parts, Subset(parts[0], [3, 5])):
-        rows = [
-            row for batch in make_loader(part, max_tokens=64, shuffle=True) for row in batch.source
-        ]
+        batches = list(make_loader(part, max_tokens=64, shuffle=True))
+        widths = [max(b.source.shape[1], b.target_output.shape[1]) for b in batches]
+        assert all(len(b) * width <= 64 for b, width in zip(batches, widths, strict=True))
+        rows = [row for batch in batches for row in batch.source]
         assert len(rows) == len(part)
         found = sorted(row[row != PAD].tolist() for row in rows)
         assert found == sorted(part[number][0] for number in range(len(part)))
