@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -388,6 +389,26 @@ def test_a_pair_of_ones_own_that_is_too_long_is_named():
     with pytest.raises(ValueError, match="3 batches per step cannot be shared by 2 processes"):
         two = distributed.Processes(0, 2)
         translation_trainer(pairs, batches_per_step=3, processes=two)
+
+
+def test_pairs_of_ones_own_in_other_forms_and_none():
+    pairs = [("a b", "c"), ("c", "d e")] * 5
+    rows = [{"source": source, "target": target} for source, target in pairs]
+    how = dict(validation=0.2, progress=False, **SHAPE)
+    same = [translation_trainer(p, seed=s, **how) for p, s in ((pairs, 3), (rows, np.int64(3)))]
+    one, other = (trainer.model.state_dict() for trainer in same)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for wrong, error, message in (
+        ([], ValueError, "there are no pairs to learn from"),
+        ([*pairs, ("a", None)], TypeError, "sentence 10 is None, not a string"),
+        ([*pairs, ("a", "b", "c")], TypeError, "pair 10 is not a"),
+        ({"a": "b"}, TypeError, "pairs must be a list, not a dict"),
+        ([("a", "\u200b")], ValueError, "no token is left"),
+    ):
+        with pytest.raises(error, match=message):
+            translation_trainer(wrong, validation=None, **SHAPE)
+    with pytest.raises(ValueError, match="chunk must be 1 or more pairs, not 0"):
+        Stream(lambda *place: pairs, 0)
 
 
 # WMT, from files of its form
