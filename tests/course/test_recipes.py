@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import platformdirs
+import pooch
 import pytest
 import torch
 
@@ -43,7 +43,7 @@ def test_models_and_corpora_are_kept_in_one_folder(tiny, monkeypatch):
     for name in str(tiny), "~", "":
         monkeypatch.setenv("S2S_CACHE_DIR", name)
         assert download.cache_folder() == recipes.cache_folder() / "corpora"
-    assert recipes.cache_folder() == Path(platformdirs.user_cache_dir("s2s_helpers"))
+    assert recipes.cache_folder() == Path(pooch.os_cache("s2s_helpers"))
 
 
 def test_a_seed_of_numpy_is_a_seed(tiny):
