@@ -141,7 +141,7 @@ class Vocabulary(BaseVocabulary):
         self.level = level
         self.lowercase = level == "word" if lowercase is None else lowercase
         self.language = language_code(language)
-        self._tokens = [*SPECIALS, *tokens]
+        self._tokens = [*SPECIALS, *each_of(tokens, "tokens")]
         self._index = {token: index for index, token in enumerate(self._tokens)}
         if not all(isinstance(token, str) and token for token in self._tokens):
             raise ValueError("every token must be a string of at least one character")

@@ -370,6 +370,9 @@ def test_sentences_may_come_as_any_list(make):
     expected = make(["a b", "c d"])
     for texts in (("a b", "c d"), pd.Series(["a b", "c d"], [4, 2]), np.array(["a b", "c d"])):
         assert make(texts) == expected == make(iter(texts))
+    for wrong in ("the cat", {"the": 4}):
+        with pytest.raises(TypeError, match="tokens must be a list, not"):
+            Vocabulary(wrong)
     for wrong in ({"a b": "c"}, pd.DataFrame({"a b": ["c d"]})):
         with pytest.raises(TypeError, match="sentences must be a list, not"):
             make(wrong)
