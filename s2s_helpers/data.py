@@ -8,14 +8,17 @@ sentences of like lengths together. Masks say what is real: True for a token, Fa
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from s2s_helpers.text import each_of
 from s2s_helpers.vocabulary import EOS, PAD, SOS, BaseVocabulary
 
 BATCHES_SORTED_TOGETHER = 100  # more is less padding, fewer is more shuffling
@@ -107,13 +110,25 @@ class Batch:
         return Batch(self.source[rows], self.source_mask[rows], target)
 
 
+def texts_of(pair: Any, number: int) -> tuple[Any, Any]:
+    """The two texts of a pair: a tuple, a list, a row of an array, or what has a `source` and a
+    `target`, as a dict's keys or as attributes. Raises TypeError with its `number` for all else."""
+    if isinstance(pair, Mapping) and {"source", "target"} <= pair.keys():
+        return pair["source"], pair["target"]
+    if hasattr(pair, "source") and hasattr(pair, "target"):
+        return pair.source, pair.target
+    if isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2:
+        return pair[0], pair[1]
+    raise TypeError(f"pair {number} is not a (source, target) pair of texts: {pair!r}")
+
+
 class Seq2SeqDataset(Dataset):
     """Sentence pairs, encoded once.
 
     `dataset[i]` is (source ids, target ids), each ending with EOS; `source_lengths` and
-    `target_lengths` are the numbers of these ids; `pairs` keeps the text. A pair is a tuple of
-    two texts or anything with `.source` and `.target`. Sentences of more than `max_length` ids are
-    cut, and still end with EOS. Raises ValueError naming the pair where a sentence is empty.
+    `target_lengths` are the numbers of these ids; `pairs` keeps the text, in any form that
+    `texts_of` knows. Sentences of more than `max_length` ids are cut, and still end with EOS.
+    Raises ValueError or TypeError naming the pair where a sentence is empty or no text.
     """
 
     def __init__(
@@ -125,7 +140,7 @@ class Seq2SeqDataset(Dataset):
     ):
         if max_length is not None and max_length < 2:
             raise ValueError(f"max_length must be 2 or more, a token and EOS, not {max_length}")
-        self.pairs = list(pairs)
+        self.pairs = list(each_of(pairs, "pairs"))
         if not self.pairs:
             raise ValueError("there are no pairs to make a dataset of")
         self.source_vocabulary = source_vocabulary
@@ -136,17 +151,13 @@ class Seq2SeqDataset(Dataset):
         self.target_lengths = [len(target) for _, target in self._examples]
 
     def _encode(self, index: int, pair: Any) -> tuple[list[int], list[int]]:
-        if hasattr(pair, "source") and hasattr(pair, "target"):
-            texts = (pair.source, pair.target)
-        elif isinstance(pair, (tuple, list)) and len(pair) == 2:
-            texts = pair
-        else:
-            raise TypeError(f"pair {index} is not a (source, target) pair of texts: {pair!r}")
+        texts = texts_of(pair, index)
         try:
             source = self.source_vocabulary.encode(texts[0])
             target = self.target_vocabulary.encode(texts[1])
         except (TypeError, ValueError) as error:
-            raise type(error)(f"pair {index}, {tuple(texts)!r}: {error}") from error
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"pair {index}, {texts!r}: {error}") from error
         return self._cut(source), self._cut(target)
 
     def _cut(self, ids: list[int]) -> list[int]:
@@ -160,6 +171,15 @@ class Seq2SeqDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[list[int], list[int]]:
         return self._examples[index]
+
+
+def lengths_of(dataset: Any) -> list[tuple[int, int]]:
+    """The lengths (source, target) of all examples of a dataset or a Subset, as random_split makes
+    them."""
+    if isinstance(dataset, Subset):
+        lengths = lengths_of(dataset.dataset)
+        return [lengths[index] for index in dataset.indices]
+    return list(zip(dataset.source_lengths, dataset.target_lengths, strict=True))
 
 
 def _pad(sentences: Sequence[Sequence[int]]) -> Tensor:
@@ -211,9 +231,11 @@ class LengthBuckets(Sampler[list[int]]):
                 raise ValueError(f"{name} must be 1 or more, not {value}")
         if len(lengths) == 0:
             raise ValueError("there are no lengths to make batches of")
+        plain: Any = lengths.tolist() if isinstance(lengths, Tensor) else lengths
         # Target first: the target is where the loss and the widest layer are.
         self._sort_keys = [
-            (length, 0) if isinstance(length, int) else (length[1], length[0]) for length in lengths
+            (int(length), 0) if isinstance(length, Integral) else (int(length[1]), int(length[0]))
+            for length in plain
         ]
         self._longest = [max(key) for key in self._sort_keys]
         if max_tokens is not None and max(self._longest) > max_tokens:
@@ -270,18 +292,18 @@ class LengthBuckets(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: Seq2SeqDataset, batch_size: int | None = None, max_tokens: int | None = None,
+    dataset: Dataset, batch_size: int | None = None, max_tokens: int | None = None,
     shuffle: bool = False, seed: int = 0,
 ) -> DataLoader:  # fmt: skip
-    """A DataLoader of `Batch`es, of `batch_size` pairs (64 where nothing is said) or `max_tokens`.
+    """A DataLoader of `Batch`es, of `batch_size` pairs (64 where nothing is said) or `max_tokens`,
+    from a `Seq2SeqDataset` or a Subset of one.
 
     With `shuffle`, batches hold like lengths and every pass has another order, reproducible from
     `seed`; `loader.batch_sampler.set_epoch(n)` goes to pass n. Without, pairs keep their order.
     """
     if batch_size is None and max_tokens is None:
         batch_size = 64
-    lengths = list(zip(dataset.source_lengths, dataset.target_lengths, strict=True))
-    buckets = LengthBuckets(lengths, batch_size, max_tokens, shuffle, seed)
+    buckets = LengthBuckets(lengths_of(dataset), batch_size, max_tokens, shuffle, seed)
     # A DataLoader draws a number at every pass; from a generator of its own, this leaves the
     # global one, and so dropout, as it is.
     return DataLoader(

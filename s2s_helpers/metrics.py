@@ -1,7 +1,8 @@
 """How good translations are: by token, by sentence, by overlap with a reference, by alignment.
 
-Every function takes what the model made first and what is right second, and raises ValueError where
-the two do not match up: a metric that fails must never look like a bad score.
+Every function takes what the model made first and what is right second, each a list or anything
+else that has an order (a pandas Series, an array, a generator), and raises ValueError where the two
+do not match up: a metric that fails must never look like a bad score.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from sacrebleu.metrics import BLEU, CHRF
 from torch import Tensor
 
+from s2s_helpers.text import each_of
 from s2s_helpers.vocabulary import PAD
 
 
@@ -33,12 +35,12 @@ def token_accuracy(logits: Tensor, targets: Tensor) -> float:
     return (logits.argmax(dim=-1) == targets)[real].double().mean().item()
 
 
-def sequence_accuracy(hypotheses: Sequence, references: Sequence) -> float:
+def sequence_accuracy(hypotheses: Iterable, references: Iterable) -> float:
     """The share of sentences that are right from the first token to the last, from 0 to 1.
 
     Both are lists of texts, or both lists of lists of ids.
     """
-    _check(hypotheses, references)
+    hypotheses, references = _check(hypotheses, references)
     pairs = [
         (_plain(one), _plain(other)) for one, other in zip(hypotheses, references, strict=True)
     ]
@@ -58,13 +60,13 @@ def perplexity(mean_loss: float) -> float:
         return math.inf
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], **options) -> float:
+def bleu(hypotheses: Iterable[str], references: Iterable[str], **options) -> float:
     """BLEU of a corpus, from 0 to 100 (Papineni et al. 2002, §2).
 
     One reference for each hypothesis. Options go to `sacrebleu.metrics.BLEU`; as they are, text is
     cased and tokenized by "13a" (Post 2018, §3). Quote `bleu_signature` with the score.
     """
-    _check_texts(hypotheses, references)
+    hypotheses, references = _check_texts(hypotheses, references)
     return BLEU(**options).corpus_score(hypotheses, [references]).score
 
 
@@ -75,12 +77,12 @@ def bleu_signature(**options) -> str:
     return str(metric.get_signature())
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str], **options) -> float:
+def chrf(hypotheses: Iterable[str], references: Iterable[str], **options) -> float:
     """chrF of a corpus, from 0 to 100: overlap of groups of 1 to 6 characters (Popović 2015, §2).
 
     Options go to `sacrebleu.metrics.CHRF`; `word_order=2` makes it chrF++.
     """
-    _check_texts(hypotheses, references)
+    hypotheses, references = _check_texts(hypotheses, references)
     return CHRF(**options).corpus_score(hypotheses, [references]).score
 
 
@@ -97,8 +99,8 @@ def attention_links(attention: Tensor) -> set[tuple[int, int]]:
 
 
 def alignment_error_rate(
-    predicted_links: Sequence[Iterable[tuple[int, int]]],
-    gold_links: Sequence[Iterable[tuple[int, int]]],
+    predicted_links: Iterable[Iterable[tuple[int, int]]],
+    gold_links: Iterable[Iterable[tuple[int, int]]],
 ) -> float:
     """The share of alignment links that are wrong or missing, from 0 to 1, over all sentences.
 
@@ -106,9 +108,9 @@ def alignment_error_rate(
     §4, where every gold link is sure, S = P). Both are lists with one collection of (source,
     target) positions for each sentence. Raises ValueError where there are no links at all.
     """
-    _check(predicted_links, gold_links, "predicted_links", "gold_links")
+    both = _check(predicted_links, gold_links, "predicted_links", "gold_links")
     common = total = 0
-    for predicted, gold in zip(predicted_links, gold_links, strict=True):
+    for predicted, gold in zip(*both, strict=True):
         links = {tuple(link) for link in predicted}, {tuple(link) for link in gold}
         common += len(links[0] & links[1])
         total += len(links[0]) + len(links[1])
@@ -118,23 +120,23 @@ def alignment_error_rate(
 
 
 def _check(
-    one: Sequence, other: Sequence, name: str = "hypotheses", other_name: str = "references"
-) -> None:
-    for label, values in (name, one), (other_name, other):
-        if isinstance(values, str):
-            raise TypeError(f"{label} must be a list, not one string (put it in a list)")
+    one: Iterable, other: Iterable, name: str = "hypotheses", other_name: str = "references"
+) -> tuple[list, list]:
+    one, other = list(each_of(one, name)), list(each_of(other, other_name))
     if len(one) != len(other):
         raise ValueError(f"there are {len(one)} {name} but {len(other)} {other_name}")
-    if len(one) == 0:
+    if not one:
         raise ValueError(f"there are no {name} to score")
+    return one, other
 
 
-def _check_texts(hypotheses: Sequence[str], references: Sequence[str]) -> None:
-    _check(hypotheses, references)
-    for label, texts in ("hypotheses", hypotheses), ("references", references):
+def _check_texts(hypotheses: Iterable[str], references: Iterable[str]) -> tuple[list, list]:
+    both = _check(hypotheses, references)
+    for label, texts in zip(("hypotheses", "references"), both, strict=True):
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(f"{label}[{index}] must be a string, not {type(text).__name__}")
+    return both
 
 
 def _plain(sentence: str | Tensor | Sequence[int]) -> str | list[int]:

@@ -12,64 +12,25 @@ import io
 import json
 import operator
 import os
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import sentencepiece
 
 from s2s_helpers.files import atomic_write
+from s2s_helpers.text import each_of, language_code, normalise, word_detokenize, word_tokenize
 
 PAD, UNK, SOS, EOS = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<sos>", "<eos>")
 
 FORMAT = 2  # of saved vocabularies
-_ELISION = r"(?:[ldjmtscn]|qu|jusqu|lorsqu|puisqu)['’]"
-_TOKEN = re.compile(rf"{_ELISION}(?=\w)|\w+(?:[-'’]\w+)*|[^\w\s]", re.IGNORECASE)
-_ENDS_IN_ELISION = re.compile(_ELISION, re.IGNORECASE)
-
-
-def word_tokenize(text: str) -> list[str]:
-    """Cut English or French text into words and punctuation marks; the case stays as it is.
-
-    A French elision keeps its apostrophe and stands alone ("l'homme" gives "l'", "homme"); a word
-    with an inner apostrophe or hyphen is one token ("don't", "vingt-deux", "aujourd'hui"); every
-    other mark is a token.
-    """
-    # A letter and its accent may come as two code points, which \w would tear apart.
-    return _TOKEN.findall(unicodedata.normalize("NFC", text))
-
-
-def word_detokenize(tokens: Sequence[str], language: str | None = None) -> str:
-    """Join tokens into text: the inverse of `word_tokenize` on tidily spaced text.
-
-    French (`language="fr"`) has a space before ? ! : ; and inside « »; otherwise none stands there.
-    """
-    closing = {".", ",", ")", "]", "}", "…", "”", "'", "’"}
-    opening = {"(", "[", "{", "“", "$", "#"}
-    closing_quote = False
-    if language != "fr":
-        closing |= {"?", "!", ":", ";", "»", "%"}
-        opening |= {"«"}
-    text, glue = "", True
-    for token in tokens:
-        straight = token == '"'
-        if not (glue or token in closing or (straight and closing_quote)):
-            text += " "
-        text += token
-        glue = token in opening or bool(_ENDS_IN_ELISION.fullmatch(token))
-        if straight:  # the same mark opens and closes, in turn
-            glue = closing_quote = not closing_quote
-    return text
+_OTHER_APOSTROPHE = str.maketrans("'’", "’'")
 
 
 def _sentences(sentences: Iterable[str]) -> Iterator[str]:
-    if isinstance(sentences, str):
-        raise TypeError("sentences must be a list of sentences, not one string (put it in a list)")
-    for number, sentence in enumerate(sentences):
+    for number, sentence in enumerate(each_of(sentences, "sentences")):
         if not isinstance(sentence, str):
             raise TypeError(f"sentence {number} is {sentence!r}, not a string")
         yield sentence
@@ -159,8 +120,7 @@ class BaseVocabulary:
         return ids
 
     def _prepared(self, text: str) -> str:
-        text = unicodedata.normalize("NFC", text)
-        return text.lower() if self.lowercase else text
+        return normalise(text.lower() if self.lowercase else text)
 
 
 class Vocabulary(BaseVocabulary):
@@ -169,6 +129,7 @@ class Vocabulary(BaseVocabulary):
     `Vocabulary.build` counts the tokens of training sentences; `Vocabulary(tokens)` takes tokens in
     the order of their ids, from id 4 on. `lowercase` is True for words and False for characters
     unless told otherwise; `language` ("en", "fr" or None) tells `decode` how punctuation is spaced.
+    An unknown word that is known with the other apostrophe, ' or ’, gets that one's id.
     """
 
     def __init__(
@@ -179,8 +140,8 @@ class Vocabulary(BaseVocabulary):
             raise ValueError(f'level must be "word" or "character", not {level!r}')
         self.level = level
         self.lowercase = level == "word" if lowercase is None else lowercase
-        self.language = language
-        self._tokens = [*SPECIALS, *tokens]
+        self.language = language_code(language)
+        self._tokens = [*SPECIALS, *each_of(tokens, "tokens")]
         self._index = {token: index for index, token in enumerate(self._tokens)}
         if not all(isinstance(token, str) and token for token in self._tokens):
             raise ValueError("every token must be a string of at least one character")
@@ -234,10 +195,13 @@ class Vocabulary(BaseVocabulary):
         return len(self._tokens)
 
     def __contains__(self, token: object) -> bool:
-        return token in self._index
+        return token == SPECIALS[UNK] or (isinstance(token, str) and self._id(token) != UNK)
 
     def _ids(self, text: str) -> list[int]:
-        return [self._index.get(token, UNK) for token in self.tokenize(text)]
+        return [self._id(token) for token in self.tokenize(text)]
+
+    def _id(self, token: str) -> int:
+        return self._index.get(token) or self._index.get(token.translate(_OTHER_APOSTROPHE), UNK)
 
     def _token(self, index: int) -> str:
         return self._tokens[index]
@@ -253,13 +217,17 @@ class SubwordVocabulary(BaseVocabulary):
     Frequent words are one piece, rare ones several, and hardly any text needs UNK. A piece that
     starts a word carries the mark "▁", so text comes back with its spaces. Make one with
     `SubwordVocabulary.train`; sentencepiece does the work.
+
+    A text is `normalise`d and its spaces become single ones; sentencepiece's own rules, which write
+    m2 for m², 1⁄2 for ½ and no for nº, are not used. "▁" in a text is read as "_", and an
+    apostrophe, ' or ’, that training did not show as the other one.
     """
 
     level = "subword"
 
     def __init__(self, model: bytes, lowercase: bool = False, language: str | None = None):
         self.lowercase = lowercase
-        self.language = language
+        self.language = language_code(language)
         if not model:
             raise ValueError("not a sentencepiece model: it is empty")
         try:
@@ -285,13 +253,14 @@ class SubwordVocabulary(BaseVocabulary):
         rules = cls.__new__(cls)
         rules.lowercase = lowercase
         prepared = [rules._prepared(sentence) for sentence in _sentences(sentences)]
-        if not any(sentence.strip() for sentence in prepared):
+        if not any(prepared):
             raise ValueError("there is no sentence to learn subwords from")
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(prepared), model_writer=model, model_type="bpe",
                 vocab_size=size, character_coverage=1.0, max_sentence_length=1 << 20,
+                normalization_rule_name="identity",
                 pad_id=PAD, unk_id=UNK, bos_id=SOS, eos_id=EOS,
                 pad_piece=SPECIALS[PAD], unk_piece=SPECIALS[UNK], bos_piece=SPECIALS[SOS],
                 eos_piece=SPECIALS[EOS], unk_surface=SPECIALS[UNK],
@@ -304,7 +273,7 @@ class SubwordVocabulary(BaseVocabulary):
 
     def tokenize(self, text: str) -> list[str]:
         """The pieces of a text, with the mark "▁" where a word starts."""
-        return self._processor.encode(self._prepared(text), out_type=str)
+        return self._processor.encode(self._known(text), out_type=str)
 
     def to_dict(self) -> dict[str, Any]:
         model = base64.b64encode(self._processor.serialized_model_proto()).decode("ascii")
@@ -323,7 +292,17 @@ class SubwordVocabulary(BaseVocabulary):
         return token == SPECIALS[UNK] or self._processor.piece_to_id(token) != UNK
 
     def _ids(self, text: str) -> list[int]:
-        return self._processor.encode(self._prepared(text))
+        return self._processor.encode(self._known(text))
+
+    def _prepared(self, text: str) -> str:
+        return " ".join(super()._prepared(text).replace("▁", "_").split())
+
+    def _known(self, text: str) -> str:
+        text = self._prepared(text)
+        for one, other in ("'’", "’'"):
+            if one in text and one not in self and other in self:
+                text = text.replace(one, other)
+        return text
 
     def _token(self, index: int) -> str:
         return self._processor.id_to_piece(index)

@@ -1,9 +1,12 @@
 import random
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import Subset, random_split
 
 from s2s_helpers.corpora import Pair
 from s2s_helpers.data import (
@@ -143,6 +146,54 @@ def test_no_sentence_is_longer_than_allowed(max_length):
 def test_bad_pairs_are_named(pairs, error, message):
     with pytest.raises(error, match=message):
         Seq2SeqDataset(pairs, VOCABULARY, VOCABULARY)
+
+
+def test_pairs_come_in_many_forms():
+    frame = pd.DataFrame({"source": ["w4 w5", "w6"], "target": ["w7", "w8 w9"]})
+    expected = Seq2SeqDataset([("w4 w5", "w7"), ("w6", "w8 w9")], VOCABULARY, VOCABULARY)
+    for pairs in (
+        frame.values, frame.itertuples(), frame.to_dict("records"),
+        [row for _, row in frame.iterrows()], frame.values.tolist(),
+        zip(frame["source"], frame["target"], strict=True),
+    ):  # fmt: skip
+        assert [*Seq2SeqDataset(pairs, VOCABULARY, VOCABULARY)] == [*expected]
+    for wrong in (frame, {"w4": "w5"}, "w4 w5"):
+        with pytest.raises(TypeError, match="pairs must be a list, not"):
+            Seq2SeqDataset(wrong, VOCABULARY, VOCABULARY)
+    for wrong in ({"en": "w4", "fr": "w5"}, ("w4",), "w4", None, np.array(["w4", "w5", "w6"])):
+        with pytest.raises(TypeError, match=r"pair 1 is not a .source, target. pair of texts"):
+            Seq2SeqDataset([("w4", "w5"), wrong], VOCABULARY, VOCABULARY)
+    for missing in (None, float("nan"), b"w4", ["w4"]):
+        with pytest.raises(TypeError, match=r"pair 1, .* must be a string"):
+            Seq2SeqDataset([("w4", "w5"), ("w4", missing)], VOCABULARY, VOCABULARY)
+    with pytest.raises(ValueError, match=r"pair 0, .*half a surrogate pair"):
+        Seq2SeqDataset([("w4", "\ud83d")], VOCABULARY, VOCABULARY)
+
+
+def test_a_part_of_a_dataset_is_loaded_like_the_whole():
+    whole = dataset(50)
+    parts = random_split(whole, [30, 20], torch.Generator().manual_seed(0))
+    for part in (*parts, Subset(parts[0], [3, 5])):
+        batches = list(make_loader(part, max_tokens=64, shuffle=True))
+        widths = [max(b.source.shape[1], b.target_output.shape[1]) for b in batches]
+        assert all(len(b) * width <= 64 for b, width in zip(batches, widths, strict=True))
+        rows = [row for batch in batches for row in batch.source]
+        assert len(rows) == len(part)
+        found = sorted(row[row != PAD].tolist() for row in rows)
+        assert found == sorted(part[number][0] for number in range(len(part)))
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor, lambda both: list(map(np.array, both))])
+def test_lengths_may_be_numpys_and_torchs(make):
+    both = [(3, 5), (8, 2), (4, 4), (1, 1)]
+    assert list(LengthBuckets(make(both), 2)) == list(LengthBuckets(both, 2))
+    single = [3, 8, 4, 1]
+    for lengths in (np.array(single), torch.tensor(single), pd.Series(single), [*np.array(single)]):
+        assert list(LengthBuckets(lengths, max_tokens=9)) == list(
+            LengthBuckets(single, max_tokens=9)
+        )
+    again = list(LengthBuckets(single, 2, seed=np.int64(3)))
+    assert again == list(LengthBuckets(single, 2, seed=3))
 
 
 def test_max_length_leaves_room_for_a_token_and_eos():

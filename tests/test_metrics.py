@@ -1,5 +1,7 @@
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import sacrebleu
 import torch
@@ -107,6 +109,23 @@ def test_lists_must_match(metric):
     for one, other in (("ab", ["a", "b"]), (["a", "b"], "ab")):
         with pytest.raises(TypeError, match="not one string"):
             metric(one, other)
+
+
+@pytest.mark.parametrize("metric", [bleu, chrf, sequence_accuracy])
+def test_texts_may_be_a_column_an_array_or_a_generator(metric):
+    expected = metric(HYPOTHESES, REFERENCES)
+    for make in (lambda texts: pd.Series(texts, index=[5, 2]), np.array, tuple, iter):
+        assert metric(make(HYPOTHESES), make(REFERENCES)) == expected
+    for wrong in ({"a": "b", "c": "d"}, pd.DataFrame({"a": ["b"], "c": ["d"]})):
+        with pytest.raises(TypeError, match="references must be a list, not a"):
+            metric(HYPOTHESES, wrong)
+        with pytest.raises(TypeError, match="hypotheses must be a list, not a"):
+            metric(wrong, REFERENCES)
+
+
+def test_links_may_come_from_a_generator():
+    links = [{(0, 0), (1, 2)}, {(2, 1)}]
+    assert alignment_error_rate((each for each in links), iter(links)) == 0
 
 
 def test_texts_must_be_texts():

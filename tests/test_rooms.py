@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 PACKAGE = Path(__file__).parents[1] / "s2s_helpers"
 # From the ground up; those of one line do not import each other.
 ROOMS = [
-    {"files", "optional"},
+    {"files", "optional", "text"},
     {"vocabulary"},
     {"data", "loss", "metrics"},
     {"corpora"},

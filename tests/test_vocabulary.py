@@ -1,10 +1,15 @@
 import json
 import os
+import sys
+import unicodedata
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s2s_helpers.text import normalise, word_detokenize, word_tokenize
 from s2s_helpers.vocabulary import (
     EOS,
     FORMAT,
@@ -16,8 +21,6 @@ from s2s_helpers.vocabulary import (
     Vocabulary,
     load_vocabulary,
     vocabulary_from_dict,
-    word_detokenize,
-    word_tokenize,
 )
 
 ENGLISH = [
@@ -37,50 +40,6 @@ FRENCH = [
 @pytest.fixture(scope="module")
 def subwords():
     return SubwordVocabulary.train(ENGLISH + FRENCH, size=90)
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("l'homme", ["l'", "homme"]),
-        ("L'homme qu'il voit", ["L'", "homme", "qu'", "il", "voit"]),
-        ("lorsqu'elle n'y va pas", ["lorsqu'", "elle", "n'", "y", "va", "pas"]),
-        ("jusqu'à aujourd'hui", ["jusqu'", "à", "aujourd'hui"]),
-        ("l’été", ["l’", "été"]),
-        ("quelqu'un", ["quelqu'un"]),
-        ("vingt-deux", ["vingt-deux"]),
-        ("I don't, he won't.", ["I", "don't", ",", "he", "won't", "."]),
-        ("the boys' dog", ["the", "boys", "'", "dog"]),
-        ("est-ce vrai ?", ["est-ce", "vrai", "?"]),
-        ("e\u0301te\u0301", ["été"]),
-        ("  a   b ", ["a", "b"]),
-        ("", []),
-    ],
-)
-def test_word_tokenize(text, tokens):
-    assert word_tokenize(text) == tokens
-
-
-@pytest.mark.parametrize("language", ["en", "fr"])
-def test_detokenize_is_the_inverse_on_tidy_text(language):
-    for text in ENGLISH if language == "en" else FRENCH:
-        assert word_detokenize(word_tokenize(text), language) == text
-
-
-def test_detokenize_spaces_punctuation_as_the_language_does():
-    assert word_detokenize(["oui", "?"], "fr") == "oui ?"
-    assert word_detokenize(["yes", "?"], "en") == word_detokenize(["yes", "?"]) == "yes?"
-    quoted = 'a "small cat" (and "a dog") sleeps...'
-    assert word_detokenize(word_tokenize(quoted)) == quoted
-    assert word_detokenize([]) == ""
-
-
-@given(st.text())
-def test_tokenize_loses_only_spaces(text):
-    import unicodedata
-
-    expected = "".join(unicodedata.normalize("NFC", text).split())
-    assert "".join(word_tokenize(text)) == expected
 
 
 @given(st.lists(st.from_regex(r"[a-zé]{4,8}", fullmatch=True), min_size=1))
@@ -308,6 +267,127 @@ def test_what_is_no_sentence_is_named_by_its_number(missing):
     for make in (Vocabulary.build, SubwordVocabulary.train):
         with pytest.raises(TypeError, match=r"sentence 2 is .*, not a string"):
             make(["a", "b", missing])
+
+
+def test_other_apostrophes_are_known_and_known_ones_stay():
+    for learned, asked in ("don't l'été", "don’t l’été"), ("don’t l’été", "don't l'été"):
+        for level in "word", "character":
+            vocabulary = Vocabulary.build([learned], level=level)
+            assert UNK not in vocabulary.encode(asked) == vocabulary.encode(learned)
+            assert vocabulary.decode(vocabulary.encode(asked)) == learned
+        assert asked.split()[0] in Vocabulary.build([learned])
+        subword = SubwordVocabulary.train([learned * 3], size=20)
+        assert subword.decode(subword.encode(asked)) == learned
+        assert subword.tokens(subword.encode(asked))[:-1] == subword.tokenize(asked)
+    both = Vocabulary.build(["don't don’t"])
+    assert both.encode("don’t don't") == [5, 4, EOS] and both.decode([5, 4]) == "don’t don't"
+
+
+def of_every_category():
+    """Some characters of every category of Unicode but halves of surrogate pairs."""
+    kinds = {}
+    for code in range(sys.maxunicode + 1):
+        kinds.setdefault(unicodedata.category(chr(code)), []).append(chr(code))
+    del kinds["Cs"]
+    return "".join("".join(kind[:: len(kind) // 30 + 1]) for kind in kinds.values())
+
+
+EVERY = of_every_category()
+WRITTEN = st.text(st.sampled_from(EVERY) | st.sampled_from("ab .'’,\u0301\u200d\u00ad"))
+
+
+@pytest.fixture(scope="module")
+def that_know_all():
+    """A vocabulary of characters and one of subwords that know all of EVERY, cased and not."""
+    texts = [
+        f"a{character} {character}b ab" for form in (EVERY, EVERY.lower()) for character in form
+    ]
+    return [
+        make
+        for lowercase in (False, True)
+        for make in (
+            Vocabulary.build([*texts, *".'’,"], level="character", lowercase=lowercase),
+            SubwordVocabulary.train([*texts, *".'’,"], size=1400, lowercase=lowercase),
+        )
+    ]
+
+
+@given(WRITTEN)
+@settings(max_examples=300)
+def test_what_was_encoded_comes_back_normalised(that_know_all, text):
+    for vocabulary in that_know_all:
+        expected = " ".join(normalise(text.lower() if vocabulary.lowercase else text).split())
+        if vocabulary.level == "subword":
+            expected = expected.replace("▁", "_")
+        if not expected:
+            with pytest.raises(ValueError, match="empty"):
+                vocabulary.encode(text)
+            continue
+        ids = vocabulary.encode(text)
+        if UNK not in ids:
+            assert vocabulary.decode(ids) == expected
+            assert vocabulary.encode(expected) == ids
+
+
+@given(WRITTEN, st.booleans())
+def test_words_come_back_normalised(text, lowercase):
+    tidy = word_detokenize(word_tokenize(text.lower() if lowercase else text))
+    if tidy:
+        vocabulary = Vocabulary.build([text], lowercase=lowercase)
+        ids = vocabulary.encode(text)
+        assert UNK not in ids and vocabulary.decode(ids) == tidy
+
+
+def test_subwords_keep_every_character_that_training_showed():
+    texts = ["m² ½ nº ﬁ ３ ①", "a  b\u00a0c\u2028d\te"]
+    vocabulary = SubwordVocabulary.train(texts, size=30)
+    assert vocabulary.decode(vocabulary.encode(texts[0])) == texts[0]
+    assert vocabulary.decode(vocabulary.encode(texts[1])) == "a b c d e"
+    assert vocabulary.decode(vocabulary.encode("a▁b").copy()) == "a<unk>b"
+
+
+@pytest.mark.parametrize("level", ["word", "character", "subword"])
+def test_invisible_characters_change_nothing(level, subwords):
+    vocabulary = subwords if level == "subword" else Vocabulary.build(ENGLISH, level=level)
+    for text in (
+        "\ufeffThe small cat",
+        "The sm\u00adall\u200b cat",
+        "The \u202asmall\u202c c\u2060at\x00",
+    ):
+        assert vocabulary.encode(text) == vocabulary.encode("The small cat")
+    for empty in "\u200b", "\ufeff \u00ad", "\u200d\ufe0f":
+        with pytest.raises(ValueError, match="empty"):
+            vocabulary.encode(empty)
+    for half in "\ud83d", "The small \udc00cat":
+        with pytest.raises(ValueError, match="half a surrogate pair"):
+            vocabulary.encode(half)
+
+
+@pytest.mark.parametrize(
+    "make", [Vocabulary.build, lambda texts: SubwordVocabulary.train(texts, 12)]
+)
+def test_sentences_may_come_as_any_list(make):
+    expected = make(["a b", "c d"])
+    for texts in (("a b", "c d"), pd.Series(["a b", "c d"], [4, 2]), np.array(["a b", "c d"])):
+        assert make(texts) == expected == make(iter(texts))
+    for wrong in ("the cat", {"the": 4}):
+        with pytest.raises(TypeError, match="tokens must be a list, not"):
+            Vocabulary(wrong)
+    for wrong in ({"a b": "c"}, pd.DataFrame({"a b": ["c d"]})):
+        with pytest.raises(TypeError, match="sentences must be a list, not"):
+            make(wrong)
+
+
+def test_languages_are_named_in_more_than_one_way():
+    for name in "fr", "French", "FR", "fr-CA":
+        assert Vocabulary.build(["oui ?"], language=name).language == "fr"
+    assert SubwordVocabulary.train(["oui oui ?"], size=10, language="French").language == "fr"
+    for make in (
+        Vocabulary.build,
+        lambda texts, language: SubwordVocabulary.train(texts, 10, language=language),
+    ):
+        with pytest.raises(ValueError, match="language must be a code"):
+            make(["oui oui ?"], language="the language of Molière")
 
 
 @settings(max_examples=30)

@@ -12,7 +12,9 @@ from urllib.parse import urlparse
 
 from s2s_helpers.corpora import Pair
 from s2s_helpers.corpora.hub import hub_address, why_no_hub
+from s2s_helpers.corpora.pairs import check_limit
 from s2s_helpers.optional import import_optional
+from s2s_helpers.text import normalise
 
 NAME, VERSION = "abisee/cnn_dailymail", "3.0.0"
 SPLITS = ("train", "validation", "test")
@@ -26,11 +28,12 @@ def stream(
     (See et al. 2017, section 5).
 
     `path` names a .jsonl file of lines with "article" and "highlights" to read in place of the hub.
-    Raises ValueError for another split or a line without these, ConnectionError where the hub
-    cannot be reached, FileNotFoundError for a path that is not there.
+    Raises ValueError for another split, a limit below 1 or a line without these two texts,
+    ConnectionError where the hub cannot be reached, FileNotFoundError for a path that is not there.
     """
     if split not in SPLITS:
         raise ValueError(f"CNN/DailyMail has the splits {', '.join(SPLITS)}, not {split!r}")
+    check_limit(limit)
     load_dataset = import_optional("datasets").load_dataset
     if path is None:
         if why := why_no_hub():
@@ -42,7 +45,8 @@ def stream(
     else:
         rows = load_dataset("json", data_files=str(path), split="train", streaming=True)
     for number, row in enumerate(islice(rows, limit)):
-        if not (row.get("article") and row.get("highlights")):
+        texts = [row.get(name) for name in ("article", "highlights")]
+        words = [normalise(text).split() if isinstance(text, str) else [] for text in texts]
+        if not all(words):
             raise ValueError(f'row {number} needs "article" and "highlights"; it has {sorted(row)}')
-        texts = row["article"].split(), row["highlights"].split()
-        yield Pair(" ".join(texts[0][:article_words]), " ".join(texts[1][:highlight_words]))
+        yield Pair(" ".join(words[0][:article_words]), " ".join(words[1][:highlight_words]))

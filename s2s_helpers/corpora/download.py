@@ -11,7 +11,8 @@ import pooch
 
 def cache_folder() -> Path:
     """Where fetched files are kept: in the user's cache folder, or that of `S2S_CACHE_DIR`."""
-    return Path(os.environ.get("S2S_CACHE_DIR") or pooch.os_cache("s2s_helpers"), "corpora")
+    root = Path(os.environ.get("S2S_CACHE_DIR") or pooch.os_cache("s2s_helpers"))
+    return root.expanduser() / "corpora"
 
 
 def data_folders() -> list[Path]:

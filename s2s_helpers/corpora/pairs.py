@@ -9,6 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
+from s2s_helpers.text import normalise
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -66,14 +68,17 @@ def read_pairs(
     - .jsonl: an object a line, with the texts under `columns`, or else "source" and "target"; or
       these in an object "translation", as WMT has it, which may also have any two names.
 
-    Byte-order marks and space around texts are dropped. A row with an empty side, or two, is left
-    out and counted in `skipped`. Raises OSError; ValueError with file and row for a quotation mark
-    that is not closed, a row without both texts, a number for a text, what is not UTF-8; and for
-    text files of unlike length and files without any pair.
+    Texts are `normalise`d, and the space around them is dropped. A row with an empty side, or two,
+    is left out and counted in `skipped`. Raises OSError; ValueError with file and row for a
+    quotation mark that is not closed, a row without both texts, a number for a text, what is not
+    UTF-8 or has zero bytes; and for text files of unlike length and files without any pair.
     """
     path, suffix = Path(path), Path(path).suffix.lower()
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, not {limit}")
+    check_limit(limit)
+    if columns is not None and (isinstance(columns, str) or len({*columns}) != 2):
+        raise ValueError(f"columns must be two different names, not {columns!r}")
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ValueError(f"delimiter must be one character, and no quotation mark: {delimiter!r}")
     if target is not None:
         rows = _lines(path, Path(target))
     elif suffix in DELIMITERS:
@@ -97,6 +102,12 @@ def read_pairs(
     return pairs
 
 
+def check_limit(limit: int | None) -> None:
+    """Raise ValueError where a number of pairs is below 1."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be 1 or more, not {limit}")
+
+
 Rows = Iterator[tuple[int, Sequence[Any]]]  # the number of each row, from 1, and its two texts
 
 
@@ -114,7 +125,9 @@ def _text(value: Any, path: str | PathLike, number: int) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(f"{path}: row {number} is not UTF-8: {value!r}") from None
-    return value.replace("\ufeff", "").strip()
+    if "\0" in value:
+        raise ValueError(f"{path}: row {number} has a zero byte, as UTF-16 has: {value!r}")
+    return normalise(value).strip()
 
 
 def _lines(path: Path, target: Path) -> Rows:
@@ -142,17 +155,18 @@ def _table(
                 row = next(reader, None)
             except csv.Error as error:
                 raise ValueError(
-                    f"{path}: row {number}, which begins in line {line}: {error}. A quotation mark "
-                    "opens a text there; close it, double it, or give quotes=False"
+                    f"{path}: row {number}, which begins in line {line}: {error}. Where a "
+                    "quotation mark opens a text, close it, double it, or give quotes=False"
                 ) from None
             if row is None:
                 return
-            if not any(cell.strip("\ufeff \t") for cell in row):
+            if places is None or len(row) != width:
+                row = [_text(cell, path, number) for cell in row]
+            if not any(cell.strip() for cell in row):
                 yield number, ("", "")
                 continue
             if places is None:
-                names = [cell.strip("\ufeff \t") for cell in row]
-                places, named = _places(path, names, columns, header, delimiter)
+                places, named = _places(path, row, columns, header, delimiter)
                 width = len(row)
                 if named:
                     continue
@@ -180,8 +194,8 @@ def _places(
         return [small.index("source"), small.index("target")], True
     if len(names) != 2:
         raise ValueError(
-            f"{path}: row 1 has {len(names)} columns between marks {delimiter!r}, not 2: {names}. "
-            "Give another delimiter, or the two columns by name"
+            f"{path}: the first row has {len(names)} columns between marks {delimiter!r}, not 2: "
+            f"{names}. Give another delimiter, or the two columns by name"
         )
     return [0, 1], header
 
@@ -189,12 +203,12 @@ def _places(
 def _objects(path: Path, columns: tuple[str, str] | None) -> Rows:
     with _open(path, "\n") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip("\ufeff \t\r\n"):
+            if not (line := _text(line, path, number)):
                 yield number, ("", "")
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}: row {number} is not JSON: {error}") from None
             names, texts = columns or ("source", "target"), row
             if isinstance(row, dict) and isinstance(row.get("translation"), dict):

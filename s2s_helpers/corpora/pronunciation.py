@@ -109,7 +109,7 @@ def error_rates(spoken: Sequence[str], accepted: Sequence[Sequence[str]]) -> Err
 
     The closest of these is the reference. PER: edits by all phonemes of the references, as in a
     speech recogniser's word error rate; WER: the share of words that equal none of theirs. Raises
-    ValueError where the numbers differ, or a word has no accepted pronunciation.
+    ValueError where the numbers differ, a word has no accepted pronunciation, or none a phoneme.
     """
     if isinstance(spoken, str) or any(isinstance(each, str) for each in accepted):
         raise TypeError("spoken is a list of texts, accepted a list with several texts for each")
@@ -123,4 +123,6 @@ def error_rates(spoken: Sequence[str], accepted: Sequence[Sequence[str]]) -> Err
     edits = sum(distance for distance, _ in found)
     wrong = sum(distance > 0 for distance, _ in found)
     phonemes = sum(len(reference.split()) for _, reference in found)
+    if not phonemes:
+        raise ValueError("the accepted pronunciations have no phonemes")
     return ErrorRates(100 * edits / phonemes, 100 * wrong / len(found))

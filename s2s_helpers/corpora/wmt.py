@@ -8,7 +8,9 @@ from pathlib import Path
 
 from s2s_helpers.corpora import Pair
 from s2s_helpers.corpora.hub import hub_address, why_no_hub
+from s2s_helpers.corpora.pairs import check_limit
 from s2s_helpers.optional import import_optional
+from s2s_helpers.text import normalise
 
 KINDS = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 
@@ -25,12 +27,13 @@ def stream(
     {"translation": {"en": text, "fr": text}}. Pairs with an empty side (WMT has
     such) are left out.
 
-    Raises ValueError for a rank, a language or a row that cannot be, FileNotFoundError, and
+    Raises ValueError for a rank, limit, language or row that cannot be, FileNotFoundError, and
     ConnectionError within seconds where the hub cannot be reached.
     """
     both = languages.split("-")
     if source not in both or len(both) != 2:
         raise ValueError(f"languages must be two, such as 'fr-en', one of them {source!r}")
+    check_limit(limit)
     if not 0 <= rank < world:
         raise ValueError(f"rank must be from 0 to world - 1 = {world - 1}, not {rank}")
     target = both[1 - both.index(source)]
@@ -51,9 +54,10 @@ def stream(
     rows = rows if limit is None else rows.take(limit)
     rows = rows.shuffle(seed=seed, buffer_size=buffer)  # the same for all, and only then dealt out
     for row in import_optional("datasets.distributed").split_dataset_by_node(rows, rank, world):
-        texts = row.get("translation") or {}
-        if source not in texts or target not in texts:
+        texts = row.get("translation")
+        texts = texts if isinstance(texts, dict) else {}
+        if not all(isinstance(texts.get(side, 0), str | None) for side in (source, target)):
             raise ValueError(f"a row needs a translation with {source} and {target}, not {row}")
-        ours, theirs = ((texts[language] or "").strip() for language in (source, target))
+        ours, theirs = (normalise(texts[side] or "").strip() for side in (source, target))
         if ours and theirs:
             yield Pair(ours, theirs)

@@ -6,6 +6,7 @@ is found again only if what it is learned from is what it was trained with.
 """
 
 import hashlib
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -15,13 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 from filelock import FileLock
 from torch.utils.data import Dataset
 from treadmill import Callback
 
-from s2s_helpers.corpora import docstrings, multi30k, phrasebook, pronunciation
+from s2s_helpers.corpora import docstrings, download, multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
@@ -116,7 +116,7 @@ RECIPES = {
 
 # What a phrasebook model is learned from; a change in one of these makes a new model.
 LEARNED_FROM = (
-    *("vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
+    *("text", "vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
     *("training/config", "training/trainer", "training/repairs", "training/schedules"),
 )
@@ -192,6 +192,7 @@ def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2Seq
     nothing can be written, a model that is there is read, and another one trained and not kept.
     """
     check_kind(kind)
+    seed = operator.index(seed)
     path = cache_folder() / f"phrasebook-{kind}-{seed}-{fingerprint(kind, seed)}.pt"
     if (model := _kept(path)) is not None:  # files appear whole, so reading needs no lock
         return model
@@ -349,7 +350,7 @@ def summarizer_trainer(
 
 def cache_folder() -> Path:
     """Where trained models are kept: `S2S_CACHE_DIR`, or the user's cache folder."""
-    return Path(os.environ.get("S2S_CACHE_DIR") or platformdirs.user_cache_dir("s2s_helpers"))
+    return download.cache_folder().parent
 
 
 def fingerprint(kind: str, seed: int) -> str:

@@ -20,6 +20,7 @@ from s2s_helpers.decoding.search import LINES, TOKENS, Hypothesis, beam_search, 
 from s2s_helpers.files import atomic_write
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.view import VIEW
+from s2s_helpers.text import each_of, normalise
 
 FILE_LINES = 4096  # of a file at once: enough for batches of like lengths
 LONGEST_LINE, FILE_BYTES = 2**20, 2**24  # bytes: of one line at most, and of all lines at once
@@ -62,11 +63,10 @@ def translate(
     most `batch_size` lines (default: 256 / beam_size), and fewer of long ones, so that memory does
     not grow with them. `attention=False` spares the weights.
 
-    Raises TypeError for a single string, ValueError for settings that do not fit, and for an empty
-    text or one longer than the model's positions, naming which.
+    Raises TypeError for a single string, a dict or a table; ValueError for settings that do not
+    fit, and, naming which, for a text that is empty, as one of invisible characters is too (see
+    `text.normalise`), or longer than the model's positions.
     """
-    if isinstance(texts, str):
-        raise TypeError("texts must be a list of texts; for one text write [text]")
     if beam_size < 1 or (n_best is not None and n_best < 1):
         raise ValueError(f"these must be at least 1: {beam_size=}, {n_best=}")
     if search is not None and beam_size != 1:
@@ -76,7 +76,7 @@ def translate(
     batch_size = max(LINES // beam_size, 1) if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    texts = list(texts)
+    texts = list(each_of(texts, "texts"))
     encoded = [encode_source(model, text, f"sentence {at}") for at, text in enumerate(texts)]
     results: list = [None] * len(encoded)
     decoded = decode(model, encoded, search, batch_size, max_length, attention)
@@ -165,7 +165,8 @@ def translate_file(
 
     Memory holds `lines_at_once` lines at a time, of at most 16 MB together. Until all is done the
     lines stand in `target`.part, and `target`.state says how far they are good; a call that was
-    stopped, however, goes on from there when it is made again. An empty line stays empty.
+    stopped, however, goes on from there when it is made again. An empty line stays empty, and so
+    does one of invisible characters alone.
 
     Raises FileNotFoundError without a source; ValueError where source and target are one file, for
     a line that the model can't read, or of more than 1 MB, with its number (mend it, and call
@@ -235,7 +236,7 @@ def translated(
     for place, line in enumerate(block):
         name = f"line {before + 1 + place}"
         try:
-            text = line.decode("utf-8").strip()
+            text = normalise(line.decode("utf-8")).strip()
         except UnicodeDecodeError as error:
             raise ValueError(f"{name} is not UTF-8: {error}") from None
         if text:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from s2s_helpers.data import Batch, Seq2SeqDataset
+from s2s_helpers.data import Batch, Seq2SeqDataset, texts_of
 from s2s_helpers.models.attention import AttentionDecoder
 from s2s_helpers.models.interface import (
     Memory,
@@ -57,7 +57,8 @@ class CopyVocabulary(Vocabulary):
     def encode_beside(self, text: str, source: str) -> list[int]:
         """The ids of a text where `source` says what the slots stand for; they end with EOS."""
         slots = self.slots_of(source)
-        return [*(self._index.get(t, slots.get(t, UNK)) for t in self.tokenize(text)), EOS]
+        ids = (self._id(t) if t in self else slots.get(t, UNK) for t in self.tokenize(text))
+        return [*ids, EOS]
 
     def decode(self, ids: Iterable[int], source: str | None = None) -> str:
         """As of any vocabulary; with `source`, the slots are the words of it they stand for."""
@@ -86,7 +87,7 @@ class CopyDataset(Seq2SeqDataset):
 
     def _encode(self, index: int, pair: Any) -> tuple[list[int], list[int]]:
         source, _ = super()._encode(index, pair)
-        texts = (pair.source, pair.target) if hasattr(pair, "source") else pair
+        texts = texts_of(pair, index)
         words: Any = self.target_vocabulary  # a CopyVocabulary
         ids = words.encode_beside(texts[1], texts[0])
         # A word that was cut off with the end of the source cannot be copied.

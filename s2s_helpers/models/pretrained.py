@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from s2s_helpers.corpora.hub import hub_address
 from s2s_helpers.data import Batch
 from s2s_helpers.files import new_folder
 from s2s_helpers.models.interface import Memory, Seq2SeqModel, State, check_ids, check_target
 from s2s_helpers.optional import import_optional
+from s2s_helpers.text import normalise
 from s2s_helpers.vocabulary import EOS, SOS, SPECIALS, BaseVocabulary
 
 # Arguments of `load_pretrained`, each at a commit that stays as it is. Marian's weights lie there
@@ -95,7 +97,7 @@ class HubVocabulary(BaseVocabulary):
         return len(self.theirs)
 
     def _ids(self, text: str) -> list[int]:
-        if not text.strip():
+        if not (text := normalise(text).strip()):
             return []
         text = self._specials.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
         text = {"text_target" if self.target else "text": self.prefix + text}
@@ -270,7 +272,8 @@ def load_pretrained(
     No code of a checkpoint is ever run. What is in the cache is read without asking the hub.
 
     Raises FileNotFoundError, within `PATIENCE` seconds, where the model is neither at hand nor to
-    be had; ValueError where a folder holds no checkpoint, or the hub no such model or revision.
+    be had; ValueError where a folder holds no checkpoint, the hub no such model or revision, or
+    HF_ENDPOINT is no address.
     """
     library, hub = quiet_transformers(), import_optional("huggingface_hub")
 
@@ -287,6 +290,7 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
             raise ValueError(f"{name} holds no checkpoint that can be read: {error}") from error
+    hub_address()
     try:
         # Asked first and once: the library itself tries again and again, for most of a minute.
         hub.HfApi().model_info(name, revision=revision, timeout=PATIENCE)

@@ -1,5 +1,6 @@
 """What a training is given, and what it gives back."""
 
+import operator
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,9 @@ from treadmill import OptimizerConfig, TrainingConfig
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python's, NumPy's and PyTorch's generators (every device), before a model is built."""
+    """Seed Python's, NumPy's and PyTorch's generators (every device), before a model is built.
+    Raises TypeError for what is no whole number; NumPy's are."""
+    seed = operator.index(seed)
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)

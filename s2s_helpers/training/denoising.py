@@ -4,7 +4,11 @@ Both objectives need plain text only. They work on words here, cut at spaces, wh
 subwords; a tokenizer must know the marks as tokens of their own.
 """
 
+from itertools import groupby
+
 import numpy as np
+
+SENTINELS = 100  # of T5, <extra_id_0> to <extra_id_99>; the last one ends the target
 
 
 def infill(
@@ -14,13 +18,15 @@ def infill(
     Poisson distribution of this `mean`, each become one mask; a span of no words inserts one. The
     target is the whole text.
 
-    About a `share` of the words goes, at least one. Raises ValueError for a text without words or
-    a share outside 0 to 1.
+    About a `share` of the words goes, at least one; masks that the text holds stay. Raises
+    ValueError for a text without words or a share outside 0 to 1.
     """
     words = _words(text, share)
     left = max(1, round(share * len(words)))
     while left > 0:
-        length = min(int(rng.poisson(mean)), left)
+        # No longer than the longest run without a mask, or no place would ever be found.
+        runs = [len([*run]) for masked, run in groupby(words, mask.__eq__) if not masked]
+        length = min(int(rng.poisson(mean)), left, max(runs, default=0))
         start = int(rng.integers(len(words) - length + 1))
         if mask not in words[start : start + length]:
             words[start : start + length] = [mask]
@@ -31,6 +37,7 @@ def infill(
 def corrupt_spans(text: str, rng: np.random.Generator, share: float = 0.15) -> tuple[str, str]:
     """T5's objective (Raffel et al. 2020, section 3.1.4): each word is dropped with probability
     `share`, at least one is, and neighbours that go share one sentinel, `<extra_id_0>` and so on.
+    T5 has 100 of them: after the 99th span, in a text of some 800 words, the rest stays whole.
 
     Returns the text with sentinels, and what is to be written: each sentinel with the words it
     stands for, and one more sentinel as the end. Raises ValueError as `infill` does.
@@ -41,6 +48,7 @@ def corrupt_spans(text: str, rng: np.random.Generator, share: float = 0.15) -> t
         dropped[rng.integers(len(words))] = True
     source, target, count = [], [], 0
     for position, word in enumerate(words):
+        dropped[position] &= count < SENTINELS - 1 or dropped[position - 1]
         if dropped[position] and (position == 0 or not dropped[position - 1]):
             for side in (source, target):
                 side.append(f"<extra_id_{count}>")

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from s2s_helpers.data import texts_of
 from s2s_helpers.decoding import translate
 from s2s_helpers.loss import Seq2SeqLoss, logits_of
 from s2s_helpers.models.view import eval_view
+from s2s_helpers.text import each_of
 from s2s_helpers.vocabulary import PAD
 
 
@@ -70,8 +72,10 @@ def teacher_pairs(
     """The sources with the teacher's beam output as target, pairs (source, text): the data of
     sequence-level distillation (Kim and Rush 2016, section 3.2). Plain source texts will do. A
     source to which the teacher says nothing is left out."""
-    sources = [getattr(pair, "source", pair) for pair in pairs]
-    sources = [source if isinstance(source, str) else source[0] for source in sources]
+    sources = [
+        pair if isinstance(pair, str) else texts_of(pair, number)[0]
+        for number, pair in enumerate(each_of(pairs, "pairs"))
+    ]
     texts = []
     starts = range(0, len(sources), 256)
     for first in tqdm(starts, "teacher", file=sys.stdout, disable=not progress):

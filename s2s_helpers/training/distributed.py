@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, collate
+from s2s_helpers.data import LengthBuckets, collate, lengths_of
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,13 @@ class ShardedBuckets(Sampler[list[int]]):
 
 
 def sharded_loader(
-    dataset: Seq2SeqDataset, batch_size: int | None = None, max_tokens: int | None = None,
+    dataset: Dataset, batch_size: int | None = None, max_tokens: int | None = None,
     seed: int = 0, processes: Processes | None = None, **sampler: Any,
 ) -> DataLoader:  # fmt: skip
     """A DataLoader of this rank's batches, in another order each epoch, as `make_loader` makes
     them; `sampler` goes to `ShardedBuckets`. Raises ValueError as these two."""
     processes = Processes.find() if processes is None else processes
-    lengths = list(zip(dataset.source_lengths, dataset.target_lengths, strict=True))
-    buckets = LengthBuckets(lengths, batch_size, max_tokens, seed=seed)
+    buckets = LengthBuckets(lengths_of(dataset), batch_size, max_tokens, seed=seed)
     sharded = ShardedBuckets(buckets, processes.rank, processes.world, **sampler)
     return DataLoader(dataset, batch_sampler=sharded, collate_fn=collate)
 

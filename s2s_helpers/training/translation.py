@@ -1,5 +1,6 @@
 """From pairs of one's own to a translator: vocabularies, a transformer, and its trainer."""
 
+import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -7,10 +8,11 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from s2s_helpers.data import Batch, Seq2SeqDataset, make_loader
+from s2s_helpers.data import Batch, Seq2SeqDataset, make_loader, texts_of
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.text import each_of
 from s2s_helpers.training.config import set_seed, training_config
 from s2s_helpers.training.distributed import Processes, sharded_loader
 from s2s_helpers.training.schedules import inverse_square_root
@@ -23,6 +25,8 @@ class Stream:
     rank, pass after pass. `read(number, rank, world)` yields a rank's share of pass `number`."""
 
     def __init__(self, read: Callable[[int, int, int], Iterable], chunk: int):
+        if chunk < 1:
+            raise ValueError(f"chunk must be 1 or more pairs, not {chunk}")
         self.read, self.chunk, self.next = read, chunk, -1
 
     def chunks(self, rank: int = 0, world: int = 1, first: int = 0) -> Iterator[list]:
@@ -90,19 +94,23 @@ def translation_trainer(
     an error). `shape`: settings of the `TransformerSeq2Seq`. Raises ValueError as these do.
     """
     processes = Processes.find() if processes is None else processes
+    seed = operator.index(seed)
     batches_per_step = batches_per_step or processes.world
     if batches_per_step % processes.world:
         raise ValueError(
             f"{batches_per_step} batches per step cannot be shared by {processes.world} processes"
         )
     stream = pairs if isinstance(pairs, Stream) else None
-    pairs = list(pairs) if stream is None else next(stream.chunks())  # for the vocabularies
+    # Those of a stream's first chunk are for the vocabularies.
+    pairs = list(each_of(pairs, "pairs")) if stream is None else next(stream.chunks())
     if isinstance(validation, float):
         held = min(2000, round(validation * len(pairs)))
         held = set(random.Random(seed).sample(range(len(pairs)), held)) if stream is None else ()
         validation = [pairs[number] for number in sorted(held)]
         pairs = [pair for number, pair in enumerate(pairs) if number not in held]
-    texts = [(pair.source, pair.target) if hasattr(pair, "source") else pair for pair in pairs]
+    if not pairs:
+        raise ValueError("there are no pairs to learn from")
+    texts = [texts_of(pair, number) for number, pair in enumerate(pairs)]
     both: Any = [Vocabulary.build(side) for side in zip(*texts, strict=True)]
     if subwords:
         both = [SubwordVocabulary.train([text for pair in texts for text in pair], subwords)] * 2

@@ -128,6 +128,8 @@ def test_the_cache_can_be_moved(server, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("S2S_CACHE_DIR", str(tmp_path / "elsewhere"))
     multi30k.load()
     assert cache_folder().parent == tmp_path / "elsewhere" and os.listdir(cache_folder())
+    monkeypatch.setenv("S2S_CACHE_DIR", os.path.join("~", "elsewhere"))
+    assert cache_folder() == Path.home() / "elsewhere" / "corpora"
 
 
 def test_fetching_says_nothing(server, tiny, caplog):

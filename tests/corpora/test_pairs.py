@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2s_helpers.corpora import Pair, read_pairs
+from s2s_helpers.text import normalise
 
 PAIRS = [Pair("A man.", "Un homme."), Pair("A dog, a cat.", "Un chien, un chat.")]
 CSV = 'A man.,Un homme.\n"A dog, a cat.","Un chien, un chat."\n'
@@ -127,6 +129,120 @@ def test_what_a_spreadsheet_writes_is_read(tmp_path_factory, rows):
     assert read_pairs(path, header=False) == [Pair(*row) for row in rows if all(row)]
 
 
+def rows_of(text, delimiter):
+    """The rows of a table by RFC 4180, or None where a quotation mark is out of place."""
+    rows, row, cell, quoted, at = [], [], "", False, 0
+    fresh = True  # at the start of a cell, where a mark may open it
+    while at < len(text):
+        one, at = text[at], at + 1
+        if quoted:
+            if one != '"':
+                cell += one
+            elif text[at : at + 1] == '"':
+                cell, at = cell + one, at + 1
+            elif text[at : at + 1] in ("", "\n", delimiter):
+                quoted = False
+            else:
+                return None
+        elif one == '"' and fresh:
+            quoted, fresh = True, False
+        elif one in ("\n", delimiter):
+            row, cell, fresh = [*row, cell], "", True
+            if one == "\n":
+                rows, row = [*rows, row], []
+        else:
+            cell, fresh = cell + one, False
+    if quoted:
+        return None
+    return rows if fresh and not row and not cell else [*rows, [*row, cell]]
+
+
+TABLE = ["a,b\n", '"e\nf",g\r\n', ",h\n", "é,\u200b\n", '"x""y",z\n', "\n", "en,fr\n", '"', "q"]
+GOOD = {
+    ".csv": TABLE,
+    ".tsv": [row.replace(",", "\t") for row in TABLE],
+    ".jsonl": ['{"source": "a", "target": "é"}\n', "\n", '{"source": "", "target": "b"}\r\n'],
+    ".txt": ["a\n", "\n", "é\u2028b\n", "c \x0bd\r\n"],
+}
+JUNK = ["", "", "", '"', ",", "\t", "\n", "\r", "\ufeff", "\u200b", "{", "a", "[", "\0"]
+
+
+@pytest.mark.parametrize("suffix", GOOD)
+@given(st.data())
+@settings(max_examples=200)
+def test_a_mangled_file_is_read_whole_or_named_with_its_row(tmp_path_factory, suffix, data):
+    def mangled():
+        rows = data.draw(st.lists(st.sampled_from(GOOD[suffix]), max_size=6))
+        whole, junk = "".join(rows).encode(), data.draw(st.sampled_from(JUNK)).encode()
+        at, more = data.draw(st.integers(0, len(whole))), data.draw(st.integers(0, 3))
+        # Something comes between, or in the place of, or all that follows is lost.
+        return whole[:at] + junk + (b"" if more == 3 else whole[at + more :])
+
+    path = tmp_path_factory.mktemp("pairs") / f"mangled{suffix}"
+    target = path.with_name("mangled.fr") if suffix == ".txt" else None
+    path.write_bytes(one := mangled())
+    two = mangled() if target else one
+    if target:
+        target.write_bytes(two)
+    try:
+        found = read_pairs(path, target, header=False)
+    except ValueError as error:
+        assert re.search(r"mangled\.\w+.*(row|lines, but)", str(error), re.DOTALL)
+        return
+    text = re.sub("\r\n?", "\n", one.decode("utf-8"))
+    if suffix in (".txt", ".jsonl"):
+        lines = [whole.count(b"\n") + (whole[-1:] not in (b"", b"\n")) for whole in (one, two)]
+        assert len(found) + found.skipped == max(lines)
+        return
+    rows = rows_of(text.removeprefix("\ufeff"), {".csv": ",", ".tsv": "\t"}[suffix])
+    expected = [[normalise(cell).strip() for cell in row] for row in rows]
+    plain = [Pair(*(re.sub("\r\n?", "\n", t) for t in (p.source, p.target))) for p in found]
+    assert plain == [Pair(*row) for row in expected if len(row) == 2 and all(row)]
+    assert len(found) + found.skipped == len(rows)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(columns=("en", "en")), "columns must be two different names"),
+        (dict(columns="en"), "columns must be two different names"),
+        (dict(columns=("en",)), "columns must be two different names"),
+        (dict(delimiter="ab"), "delimiter must be one character"),
+        (dict(delimiter=""), "delimiter must be one character"),
+        (dict(delimiter='"'), "delimiter must be one character"),
+        (dict(limit=-1), "limit must be 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be(file, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        read_pairs(file("a.csv", "en,fr\na,b\n"), **wrong)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.en"])
+def test_what_is_invisible_is_dropped_and_nothing_else(file, name):
+    rows = [
+        ("\u200bso\u00adft\u202a", "e\u0301t\u00e9\u2060"),
+        ("\u200b", "x"),
+        ("ﬁ m²", "می\u200cخواهم"),
+    ]
+    expected = [Pair("soft", "été"), Pair("ﬁ m²", "می\u200cخواهم")]
+    both = None
+    if name == "a.jsonl":
+        text = "\n".join(json.dumps({"source": one, "target": two}) for one, two in rows)
+    elif name == "a.en":
+        text, both = "\n".join(one for one, _ in rows), file("a.fr", "\n".join(r[1] for r in rows))
+    else:
+        text = "\n".join({"a.csv": ",", "a.tsv": "\t"}[name].join(row) for row in rows)
+    pairs = read_pairs(file(name, text), both)
+    assert pairs == expected and pairs.skipped == 1
+
+
+def test_the_first_rows_may_be_invisible_and_a_header_marked(file):
+    path = file("a.csv", "\u200b\n\ufeff\u200bsource,\u200btarget\na,b\n\u00ad\nc,d\n")
+    pairs = read_pairs(path)
+    assert pairs == [Pair("a", "b"), Pair("c", "d")] and pairs.skipped == 2
+
+
 def test_a_text_may_hold_a_line_break_in_quotation_marks(file):
     assert read_pairs(file("a.csv", '"a\nb",c\nd,e\n')) == [Pair("a\nb", "c"), Pair("d", "e")]
 
@@ -143,6 +259,10 @@ def test_a_text_may_hold_a_line_break_in_quotation_marks(file):
         ("a.csv", "a;b\n", "1 columns between marks ','.*another delimiter"),
         ("a.csv", b"a,b\nc,caf\xe9\n", r"a\.csv: row 2 is not UTF-8: 'caf"),
         ("a.csv", "a,b\n".encode("utf-16"), r"a\.csv: row 1 is not UTF-8"),
+        ("a.csv", "a,b\n".encode("utf-16-le"), r"a\.csv: row 1 has a zero byte, as UTF-16 has"),
+        ("a.csv", "a,b\n" + "x" * 200_000, r"a\.csv: row 2, .*field larger"),
+        ("a.jsonl", "\n" + "[" * 100_000, r"a\.jsonl: row 2 is not JSON"),
+        ("a.jsonl", '{"source": "a", "target": NaN}', r"a\.jsonl: row 1 has nan where a text"),
         ("a.jsonl", '{"source": "a", "target": 5}\n', r"a\.jsonl: row 1 has 5 where a text"),
         ("a.jsonl", '{"source": ["a"], "target": "b"}\n', r"row 1 has \['a'\] where a text"),
         ("a.jsonl", '{"source": "a", "target": "b"}\n{"source": "c", "tar', "row 2 is not JSON"),

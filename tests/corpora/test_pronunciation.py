@@ -157,6 +157,9 @@ def test_error_rates_by_hand():
     assert error_rates(spoken, accepted) == (pytest.approx(300 / 9), pytest.approx(200 / 3))
     assert closest("B AA K", accepted[1]) == (1, "B AA K S")
     assert error_rates([""], [("K S",)]) == (100, 100)
+    assert error_rates(["K", "S"], [("K", ""), ("",)]) == (100, 50)
+    with pytest.raises(ValueError, match="have no phonemes"):
+        error_rates(["K"], [("",)])
 
 
 @given(TEXTS, TEXTS)

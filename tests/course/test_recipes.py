@@ -1,11 +1,14 @@
 """The cache of trained models: found again, kept apart by settings, mended when broken."""
 
 import warnings
+from pathlib import Path
 
+import numpy as np
+import pooch
 import pytest
 import torch
 
-from s2s_helpers.corpora import Splits, phrasebook
+from s2s_helpers.corpora import Splits, download, phrasebook
 from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, load_model
@@ -34,6 +37,22 @@ def weights(model):
 
 def files(folder):
     return sorted(folder.glob("*.pt"))
+
+
+def test_models_and_corpora_are_kept_in_one_folder(tiny, monkeypatch):
+    for name in str(tiny), "~", "":
+        monkeypatch.setenv("S2S_CACHE_DIR", name)
+        assert download.cache_folder() == recipes.cache_folder() / "corpora"
+    assert recipes.cache_folder() == Path(pooch.os_cache("s2s_helpers"))
+
+
+def test_a_seed_of_numpy_is_a_seed(tiny):
+    recipes.phrasebook_model("rnn", seed=3, progress=False)
+    recipes.phrasebook_model("rnn", seed=np.int64(3), progress=False)
+    assert len(files(tiny)) == 1
+    for wrong in 0.5, "3", None:
+        with pytest.raises(TypeError):
+            recipes.phrasebook_model("rnn", seed=wrong, progress=False)
 
 
 def test_a_second_call_reads_what_the_first_trained(tiny, monkeypatch):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 
+import pandas as pd
 import pytest
 import torch
 from toy_models import KINDS, RNN, SOURCE, TINY, Table, build
@@ -73,8 +74,9 @@ def test_texts_that_cannot_be_translated_are_named():
     ):
         with pytest.raises(ValueError, match=complaint):
             translate(model, texts, **options)
-    with pytest.raises(TypeError, match="list of texts"):
-        translate(model, "w4 w5")
+    for wrong in ("w4 w5", {"w4": "w5"}, pd.DataFrame({"w4": ["w5"]})):
+        with pytest.raises(TypeError, match="texts must be a list, not"):
+            translate(model, wrong)
     with pytest.raises(ValueError, match="the text, 3"):
         encode_source(model, 3)
 
@@ -273,6 +275,19 @@ def test_each_line_is_translated_in_its_place(model, source, tmp_path, chunk, be
     assert count == 23
     assert target.read_text(encoding="utf-8") == expected(model, source, beam_size)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source.txt", "target.txt"]
+
+
+def test_invisible_characters_change_nothing_and_a_line_of_them_is_empty(model, tmp_path):
+    source, target = tmp_path / "source.txt", tmp_path / "target.txt"
+    source.write_bytes(
+        b"\xef\xbb\xbfw4 w5\r\n\xe2\x80\x8b\n w4 w\xc2\xad5 \xef\xbb\xbf\n\x00\n\xe2\x80\x8d\nw4 w5"
+    )
+    assert translate_file(model, source, target, progress=False) == 6
+    text = translate(model, ["w4 w5"])[0].text
+    assert target.read_text(encoding="utf-8") == f"{text}\n\n{text}\n\n\n{text}\n"
+    assert [t.text for t in translate(model, pd.Series(["w\u200b4 w5", "w4 w5"]))] == [text] * 2
+    with pytest.raises(ValueError, match=r"sentence 1, .*cannot encode an empty sentence"):
+        translate(model, ["w4", "\u200b\ufeff"])
 
 
 def stop_after(monkeypatch, chunks):

@@ -77,6 +77,12 @@ def test_any_text_is_copied_through_its_slots(tokens):
     assert UNK not in ids
 
 
+def test_the_other_apostrophe_is_no_unknown_word():
+    words = CopyVocabulary(["don't", "a"], slots=2)
+    assert words.slots_of("don’t o’clock a") == {"o’clock": 6}
+    assert words.encode("a don’t o’clock") == [5, 4, 6, EOS]
+
+
 def test_slots_are_filled_before_the_words_are_joined():
     words = CopyVocabulary(["the", ",", "l'", "est"], language="fr", slots=2)
     source = "Le zèbre, qu'un gnou voit"

@@ -121,6 +121,8 @@ def test_ids_are_ours_and_text_comes_back(model, kind):
 
 def test_special_tokens_in_a_text_are_text(model):
     words = model.source_vocabulary
+    for text in "\ufeffA do\u00adg\u200b", "A \u202adog\x00":
+        assert model.source_vocabulary.encode(text) == model.source_vocabulary.encode("A dog")
     for special in {"</s>", "<pad>", "<unk>"}:
         ids = words.encode(f"A dog {special} runs.")
         assert not {PAD, SOS, EOS} & set(ids[:-1])
@@ -308,6 +310,12 @@ def test_a_saved_model_comes_back(model, batch, tmp_path):
     assert again.target_vocabulary.encode("A dog") == model.target_vocabulary.encode("A dog")
     with pytest.raises(FileExistsError, match="name a new folder"):
         model.save(tmp_path / "mine")
+
+
+def test_an_address_of_the_hub_that_is_none_is_named(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "hf-mirror.com")
+    with pytest.raises(ValueError, match="HF_ENDPOINT must begin with https"):
+        load_pretrained("nobody/knows-this")
 
 
 def test_bad_input(folders, tmp_path):

@@ -62,9 +62,28 @@ def test_sentinels_say_where_each_word_belongs(words, seed):
 
 def test_span_corruption_drops_fifteen_of_a_hundred_words():
     rng = np.random.default_rng(0)
-    text = " ".join(["word"] * 1000)
-    lost = [1000 - corrupt_spans(text, rng)[0].split().count("word") for _ in range(50)]
-    assert np.mean(lost) == pytest.approx(150, abs=5)
+    text = " ".join(["word"] * 500)
+    lost = [500 - corrupt_spans(text, rng)[0].split().count("word") for _ in range(100)]
+    assert np.mean(lost) == pytest.approx(75, abs=3)
+
+
+def test_spans_end_with_the_sentinels_that_t5_has():
+    words = [f"w{n}" for n in range(5000)]
+    source, target = corrupt_spans(" ".join(words), np.random.default_rng(0))
+    assert [int(n) for n in SENTINEL.findall(source)] == list(range(99))
+    assert target.endswith(" <extra_id_99>") and source.endswith(" ".join(words[1000:]))
+    kept = [word for word in (source + " " + target).split() if not SENTINEL.match(word)]
+    assert sorted(kept) == sorted(words)
+
+
+@pytest.mark.parametrize("mean", [3.0, 1e6])
+@pytest.mark.parametrize("text", ["<mask>", "<mask> <mask>", "a <mask> b <mask> c d", "a <mask>"])
+def test_masks_of_the_text_stay_and_infilling_ends(text, mean):
+    for seed in range(20):
+        words = infill(text, np.random.default_rng(seed), 0.9, mean).split()
+        assert words.count("<mask>") > text.count("<mask>")
+        left = [word for word in words if word != "<mask>"]
+        assert left == [word for word in text.split() if word in left]
 
 
 def test_the_papers_example():

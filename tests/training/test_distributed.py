@@ -11,6 +11,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -390,6 +391,26 @@ def test_a_pair_of_ones_own_that_is_too_long_is_named():
         translation_trainer(pairs, batches_per_step=3, processes=two)
 
 
+def test_pairs_of_ones_own_in_other_forms_and_none():
+    pairs = [("a b", "c"), ("c", "d e")] * 5
+    rows = [{"source": source, "target": target} for source, target in pairs]
+    how = dict(validation=0.2, progress=False, **SHAPE)
+    same = [translation_trainer(p, seed=s, **how) for p, s in ((pairs, 3), (rows, np.int64(3)))]
+    one, other = (trainer.model.state_dict() for trainer in same)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for wrong, error, message in (
+        ([], ValueError, "there are no pairs to learn from"),
+        ([*pairs, ("a", None)], TypeError, "sentence 10 is None, not a string"),
+        ([*pairs, ("a", "b", "c")], TypeError, "pair 10 is not a"),
+        ({"a": "b"}, TypeError, "pairs must be a list, not a dict"),
+        ([("a", "\u200b")], ValueError, "no token is left"),
+    ):
+        with pytest.raises(error, match=message):
+            translation_trainer(wrong, validation=None, **SHAPE)
+    with pytest.raises(ValueError, match="chunk must be 1 or more pairs, not 0"):
+        Stream(lambda *place: pairs, 0)
+
+
 # WMT, from files of its form
 
 
@@ -437,6 +458,13 @@ def test_an_empty_side_is_left_out_and_another_form_is_named(tmp_path):
     assert list(wmt.stream(path=path)) == [Pair("a", "b")]
     with pytest.raises(ValueError, match="needs a translation with en and de"):
         list(wmt.stream(path=path, languages="de-en"))
+    path.write_text(json.dumps({"translation": {"en": "\u200b", "fr": "a"}}))
+    with pytest.raises(ValueError, match="the stream has no pairs"):
+        next(Stream(lambda *place: wmt.stream(path=path), 5).chunks())
+    for broken in ({"en": 3, "fr": "a"}, "a", None):
+        path.write_text(json.dumps({"translation": broken}))
+        with pytest.raises(ValueError, match="needs a translation with en and fr"):
+            list(wmt.stream(path=path))
 
 
 @pytest.mark.parametrize(
@@ -445,6 +473,7 @@ def test_an_empty_side_is_left_out_and_another_form_is_named(tmp_path):
         (dict(rank=2, world=2), ValueError, "rank must be from 0 to world - 1 = 1, not 2"),
         (dict(languages="fr"), ValueError, "languages must be two"),
         (dict(source="de"), ValueError, "one of them 'de'"),
+        (dict(limit=-1), ValueError, "limit must be 1 or more, not -1"),
         (dict(path="pairs.txt"), ValueError, "pairs.txt is not one of .parquet"),
         (dict(path="nowhere.json"), FileNotFoundError, "no file nowhere.json"),
     ],
