@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.vocabulary import PAD
 
-LOGITS_AT_ONCE = 2**21  # 8 MB
+LOGITS_AT_ONCE = 2**21  # 8 MB: what a processor's cache holds; a GPU is handed more at a time
 
 
 def total_loss(loss: Callable, model: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor | None]:
@@ -195,7 +195,7 @@ class _LossOfFeatures(torch.autograd.Function):
         d_features = torch.empty_like(features)
         d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (weight, bias))
         h, w, b = (x.to(dtype) for x in (features, weight, bias))  # what is multiplied
-        size = max(1, LOGITS_AT_ONCE // vocabulary)
+        size = max(1, LOGITS_AT_ONCE * (1 if weight.is_cpu else 32) // vocabulary)
         for start in range(0, len(features), size):
             rows = slice(start, start + size)
             z = F.linear(h[rows], w, b).to(wide)  # (rows, vocabulary)

@@ -94,7 +94,8 @@ def sample(
 def sharpened(log_p: Tensor, temperature: float) -> Tensor:
     """p to the power of 1 / temperature, and the sum 1 again, (lines, candidates), of log p with
     the largest first. Summed in float64: a luck just below 1 must not fall beyond the last."""
-    wide = torch.float32 if log_p.device.type == "mps" else torch.float64  # Apple's GPUs have none
+    there = log_p.device.type in ("cpu", "cuda")  # not on Apple's GPUs, nor on some others
+    wide = torch.float64 if there else torch.float32
     below = (log_p - log_p[:, :1]).to(wide)  # 0 for the largest, at whatever temperature
     return (below / temperature).masked_fill(log_p == float("-inf"), float("-inf")).softmax(-1)
 
