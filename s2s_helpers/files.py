@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read without running code."""
 
 import errno
+import operator
 import os
 import secrets
 import tempfile
@@ -86,6 +87,15 @@ def plain(value: Any, where: str = "value") -> Any:
     raise ValueError(
         f"{where or 'the value'} is a {name}, which could not be read again: {str(value)[:80]}"
     )
+
+
+def as_seed(seed: Any) -> int:
+    """A seed as Python's own whole number: NumPy's are taken, and negative ones. Raises ValueError
+    for what is none."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed must be a whole number, got {seed!r}") from None
 
 
 def _place(where: str, key: Any) -> str:

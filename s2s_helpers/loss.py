@@ -74,7 +74,9 @@ class Seq2SeqLoss(nn.Module):
         q'(k) = (1 - ε) δ(k, y) + ε / K
         loss  = - Σ_k q'(k) log p(k) = (1 - ε) (- log p(y)) + ε (- 1/K Σ_k log p(k))
 
-    where p = softmax(logits). Positions whose target is PAD count for nothing.
+    where p = softmax(logits). Positions whose target is PAD count for nothing. A logit of -inf
+    makes the smoothed loss infinite, as in PyTorch, since every token has a share of q': rule
+    tokens out by a number such as -1e4, or train without smoothing.
     """
 
     def __init__(self, label_smoothing: float = 0.0):

@@ -1,6 +1,5 @@
 """Outputs drawn at random: with a temperature, from the top k, the nucleus, or the typical set."""
 
-import operator
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from s2s_helpers.decoding.search import (
     generate,
     largest,
 )
+from s2s_helpers.files import as_seed
 
 
 def random_of(seed: int, row: int = 0, draw: int = 0) -> random.Random:
@@ -25,10 +25,7 @@ def random_of(seed: int, row: int = 0, draw: int = 0) -> random.Random:
 
     Raises ValueError for a seed that is no whole number; NumPy's are, and so are negative ones.
     """
-    try:
-        return random.Random(f"{operator.index(seed)} {row} {draw}")  # seeds with a hash of it
-    except TypeError:
-        raise ValueError(f"seed must be a whole number, got {seed!r}") from None
+    return random.Random(f"{as_seed(seed)} {row} {draw}")  # seeds with a hash of it
 
 
 def sample(

@@ -29,6 +29,7 @@ LONGEST_LINE, FILE_BYTES = 2**20, 2**24  # bytes: of one line at most, and of al
 class Translation:
     """A translated sentence: text, score (see `Hypothesis`), and who looked where.
 
+    finished: False where max_length, or the model's positions, cut it off before its end.
     source_tokens and tokens are what the model read and wrote, "<eos>" included. attention is
     (target, source), or (layers, heads, target, source) for a transformer, or None.
     """
@@ -38,6 +39,7 @@ class Translation:
     source_tokens: list[str]
     tokens: list[str]
     attention: Tensor | None = None
+    finished: bool = True
 
     def attention_matrix(self) -> Tensor:
         """Attention (target, source): for a transformer the mean over its layers and heads."""
@@ -153,6 +155,7 @@ def as_translation(
         source_tokens=model.source_vocabulary.tokens(source_ids, source=text),
         tokens=model.target_vocabulary.tokens(hypothesis.ids, source=text),
         attention=hypothesis.attention,
+        finished=hypothesis.finished,
     )
 
 

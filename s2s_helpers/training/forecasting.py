@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from s2s_helpers.corpora.series import numbers
+from s2s_helpers.files import as_seed
 from s2s_helpers.models.forecaster import QUANTILES, Forecaster, Scaling, Windows
 from s2s_helpers.models.view import eval_view
 from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
@@ -41,6 +42,8 @@ class PinballLoss(nn.Module):
                 f"values {tuple(values.shape)} need quantiles of shape "
                 f"{(*values.shape, len(self.quantiles))}, got {tuple(found.shape)}"
             )
+        if found.dtype in (torch.bfloat16, torch.float16):
+            found = found.float()  # as `Seq2SeqLoss` does
         tau, error = found.new_tensor(self.quantiles), values[..., None] - found
         return torch.maximum(tau * error, (tau - 1) * error).mean(dim=-1).sum(), values.numel()
 
@@ -60,7 +63,7 @@ def forecasting_trainer(
     origins = range(scaling.full, len(values) - horizon + 1)
     later = np.stack([values[origin : origin + horizon] for origin in origins])
     every = Windows.of(scaling, [values[:origin] for origin in origins], horizon, later)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(as_seed(seed))
     windows: Any = range(len(later))
     loader = DataLoader(windows, batch_size, True, generator=order, collate_fn=every.select)
     set_seed(seed)

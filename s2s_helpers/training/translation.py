@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_helpers.data import Batch, Seq2SeqDataset, make_loader
+from s2s_helpers.files import as_seed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import TransformerSeq2Seq
@@ -99,7 +100,11 @@ def translation_trainer(
     pairs = list(pairs) if stream is None else next(stream.chunks())  # for the vocabularies
     if isinstance(validation, float):
         held = min(2000, round(validation * len(pairs)))
-        held = set(random.Random(seed).sample(range(len(pairs)), held)) if stream is None else ()
+        held = (
+            set(random.Random(as_seed(seed)).sample(range(len(pairs)), held))
+            if stream is None
+            else ()
+        )
         validation = [pairs[number] for number in sorted(held)]
         pairs = [pair for number, pair in enumerate(pairs) if number not in held]
     texts = [(pair.source, pair.target) if hasattr(pair, "source") else pair for pair in pairs]
