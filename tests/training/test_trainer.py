@@ -637,7 +637,7 @@ def test_a_divergence_without_validation_leaves_the_best_weights_too(step):
 
 
 def test_the_average_of_a_bfloat16_model_moves():
-    """In bfloat16 itself it would stop at 1.6, where a hundredth of the rest is less than a digit."""
+    """In bfloat16 itself it would stop at 1.6: a hundredth of the rest is less than a digit."""
     model = tiny().bfloat16()
     with torch.no_grad():
         for parameter in model.parameters():
