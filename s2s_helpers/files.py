@@ -5,6 +5,7 @@ import operator
 import os
 import secrets
 import tempfile
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +112,9 @@ def read_file(path: str | os.PathLike, what: str, hint: str = "") -> Any:
     is broken; the messages name `what` it should be, and `hint` ends that of a missing file.
     """
     try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():  # torch itself reads changed weights without a word
+                raise ValueError(f"its part {damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"no {what} at {path}{hint}") from None

@@ -282,8 +282,10 @@ def begun(
     try:
         state = json.loads(state_file.read_text())
         known, count, size, digest = (state[k] for k in ("settings", "lines", "read", "digest"))
+        if min(count, size, state["written"]) < 0 or part.stat().st_size < state["written"]:
+            raise ValueError("more was written than is there")
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{state_file} is broken: {advice}") from None
+        raise ValueError(f"{state_file} or {part} is broken: {advice}") from None
     for name, value in settings.items():
         if known.get(name) != value:
             raise ValueError(f"it was begun with another {name.replace('_', ' ')}: {advice}")
