@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from s2s_helpers.files import as_seed
 from s2s_helpers.text import each_of
 from s2s_helpers.vocabulary import EOS, PAD, SOS, BaseVocabulary
 
@@ -244,7 +245,7 @@ class LengthBuckets(Sampler[list[int]]):
                 f"example {index} has {self._longest[index]} tokens; max_tokens is {max_tokens}"
             )
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
+        self.shuffle, self.seed, self.epoch = shuffle, as_seed(seed), 0
         self._under_way: list[list[int]] | None = None
 
     def set_epoch(self, epoch: int) -> None:

@@ -1,9 +1,11 @@
 """Files that are written whole or not at all, and read without running code."""
 
 import errno
+import operator
 import os
 import secrets
 import tempfile
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +90,15 @@ def plain(value: Any, where: str = "value") -> Any:
     )
 
 
+def as_seed(seed: Any) -> int:
+    """A seed as Python's own whole number: NumPy's are taken, and negative ones. Raises ValueError
+    for what is none."""
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ValueError(f"seed must be a whole number, got {seed!r}") from None
+
+
 def _place(where: str, key: Any) -> str:
     if not isinstance(key, str):
         return f"{where}[{key!r}]"
@@ -101,6 +112,9 @@ def read_file(path: str | os.PathLike, what: str, hint: str = "") -> Any:
     is broken; the messages name `what` it should be, and `hint` ends that of a missing file.
     """
     try:
+        with zipfile.ZipFile(path) as parts:
+            if damaged := parts.testzip():  # torch itself reads changed weights without a word
+                raise ValueError(f"its part {damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"no {what} at {path}{hint}") from None

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.vocabulary import PAD
 
-LOGITS_AT_ONCE = 2**21  # 8 MB
+LOGITS_AT_ONCE = 2**21  # 8 MB: what a processor's cache holds; a GPU is handed more at a time
 
 
 def total_loss(loss: Callable, model: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor | None]:
@@ -74,7 +74,9 @@ class Seq2SeqLoss(nn.Module):
         q'(k) = (1 - ε) δ(k, y) + ε / K
         loss  = - Σ_k q'(k) log p(k) = (1 - ε) (- log p(y)) + ε (- 1/K Σ_k log p(k))
 
-    where p = softmax(logits). Positions whose target is PAD count for nothing.
+    where p = softmax(logits). Positions whose target is PAD count for nothing. A logit of -inf
+    makes the smoothed loss infinite, as in PyTorch, since every token has a share of q': rule
+    tokens out by a number such as -1e4, or train without smoothing.
     """
 
     def __init__(self, label_smoothing: float = 0.0):
@@ -195,7 +197,7 @@ class _LossOfFeatures(torch.autograd.Function):
         d_features = torch.empty_like(features)
         d_weight, d_bias = (torch.zeros_like(x, dtype=wide) for x in (weight, bias))
         h, w, b = (x.to(dtype) for x in (features, weight, bias))  # what is multiplied
-        size = max(1, LOGITS_AT_ONCE // vocabulary)
+        size = max(1, LOGITS_AT_ONCE * (1 if weight.is_cpu else 32) // vocabulary)
         for start in range(0, len(features), size):
             rows = slice(start, start + size)
             z = F.linear(h[rows], w, b).to(wide)  # (rows, vocabulary)

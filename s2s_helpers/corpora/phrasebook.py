@@ -28,6 +28,8 @@ from functools import cache, lru_cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
+from s2s_helpers.files import as_seed
+
 from . import Pair, Splits
 from . import lexicon as words
 from .lexicon import RECIPIENT, REPORTING, adjectives, nouns, starts_with_vowel, verbs
@@ -600,7 +602,7 @@ def _withheld(writer: _Writer) -> frozenset[tuple[str, str]]:
 
 def load(seed: int = 0) -> Phrasebook:
     """Write the corpus, once a seed. The same seed gives the same corpus on every machine."""
-    return _load(seed)
+    return _load(as_seed(seed))
 
 
 @lru_cache(maxsize=4)

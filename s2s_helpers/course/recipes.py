@@ -6,7 +6,6 @@ is found again only if what it is learned from is what it was trained with.
 """
 
 import hashlib
-import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +22,7 @@ from treadmill import Callback
 
 from s2s_helpers.corpora import docstrings, download, multi30k, phrasebook, pronunciation
 from s2s_helpers.data import Seq2SeqDataset, make_loader
+from s2s_helpers.files import as_seed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import (
@@ -192,7 +192,7 @@ def phrasebook_model(kind: str, seed: int = 0, progress: bool = True) -> Seq2Seq
     nothing can be written, a model that is there is read, and another one trained and not kept.
     """
     check_kind(kind)
-    seed = operator.index(seed)
+    seed = as_seed(seed)  # part of the file's name
     path = cache_folder() / f"phrasebook-{kind}-{seed}-{fingerprint(kind, seed)}.pt"
     if (model := _kept(path)) is not None:  # files appear whole, so reading needs no lock
         return model

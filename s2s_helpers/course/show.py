@@ -2,10 +2,15 @@
 
 import ast
 import inspect
+import sys
 import textwrap
 from types import FunctionType, MethodType, ModuleType
 
 from IPython.display import Code, display
+
+NEAREST = str.maketrans(
+    {"✓": "[right]", "✗": "[wrong]", "…": "...", "“": '"', "”": '"', "’": "'", "·": "*", "×": "x"}
+)
 
 
 def show(thing: type | FunctionType | MethodType | ModuleType, *, docstring: bool = True) -> None:
@@ -14,7 +19,17 @@ def show(thing: type | FunctionType | MethodType | ModuleType, *, docstring: boo
     With `docstring=False` the docstrings are left out, to save a screen when the text around the
     cell has said it all. Raises TypeError for anything that has no Python source.
     """
-    display(Code(source_of(thing, docstring=docstring), language="python"))
+    display(Code(printable(source_of(thing, docstring=docstring)), language="python"))
+
+
+def printable(text: str) -> str:
+    """The text as it can be printed here: a terminal without UTF-8 gets the nearest it can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(NEAREST).encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def source_of(thing, *, docstring: bool = True) -> str:

@@ -1,5 +1,6 @@
 """Several outputs that differ: diverse beam search."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from s2s_helpers.decoding.search import (
     BeamSearch,
     Hypothesis,
     Lines,
+    check_length_penalty,
     check_source,
     length_penalty_of,
 )
@@ -29,12 +31,13 @@ def diverse_beam_search(
     Returns for every row the `n_best` of each group (default: as many as it has lines), best first;
     what two groups found alike stands twice. log_probability and score are the model's own, as in
     `beam_search`, which one group equals. Raises ValueError as that does, and for groups that do
-    not divide beam_size or a negative strength.
+    not divide beam_size, or a strength below 0 or infinite.
     """
     if beam_size < 1 or groups < 1 or beam_size % groups:
         raise ValueError(f"groups must divide beam_size, both above 0, got {groups} of {beam_size}")
-    if strength < 0 or length_penalty < 0:
-        raise ValueError(f"these must not be negative: {strength=}, {length_penalty=}")
+    if not 0 <= strength < math.inf:
+        raise ValueError(f"strength must be finite and not negative, got {strength}")
+    check_length_penalty(length_penalty)
     width = beam_size // groups
     n_best = width if n_best is None else n_best
     if not 1 <= n_best <= width:

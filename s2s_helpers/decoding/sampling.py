@@ -1,6 +1,5 @@
 """Outputs drawn at random: with a temperature, from the top k, the nucleus, or the typical set."""
 
-import operator
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from s2s_helpers.decoding.search import (
     generate,
     largest,
 )
+from s2s_helpers.files import as_seed
 
 
 def random_of(seed: int, row: int = 0, draw: int = 0) -> random.Random:
@@ -25,10 +25,7 @@ def random_of(seed: int, row: int = 0, draw: int = 0) -> random.Random:
 
     Raises ValueError for a seed that is no whole number; NumPy's are, and so are negative ones.
     """
-    try:
-        return random.Random(f"{operator.index(seed)} {row} {draw}")  # seeds with a hash of it
-    except TypeError:
-        raise ValueError(f"seed must be a whole number, got {seed!r}") from None
+    return random.Random(f"{as_seed(seed)} {row} {draw}")  # seeds with a hash of it
 
 
 def sample(
@@ -94,7 +91,8 @@ def sample(
 def sharpened(log_p: Tensor, temperature: float) -> Tensor:
     """p to the power of 1 / temperature, and the sum 1 again, (lines, candidates), of log p with
     the largest first. Summed in float64: a luck just below 1 must not fall beyond the last."""
-    wide = torch.float32 if log_p.device.type == "mps" else torch.float64  # Apple's GPUs have none
+    there = log_p.device.type in ("cpu", "cuda")  # not on Apple's GPUs, nor on some others
+    wide = torch.float64 if there else torch.float32
     below = (log_p - log_p[:, :1]).to(wide)  # 0 for the largest, at whatever temperature
     return (below / temperature).masked_fill(log_p == float("-inf"), float("-inf")).softmax(-1)
 

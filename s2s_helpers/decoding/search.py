@@ -15,6 +15,7 @@ log_p (lines, vocabulary) is the log-probability of every next token, and `lines
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -82,6 +83,12 @@ def length_penalty_of(length: float, alpha: float) -> float:
     return ((5.0 + length) / 6.0) ** alpha
 
 
+def check_length_penalty(alpha: float) -> None:
+    """Raise ValueError for an alpha that ranks nothing: NaN, below 0, or so large that lp is."""
+    if not 0 <= alpha <= 10:
+        raise ValueError(f"length_penalty must be from 0 to 10, such as 0.6, got {alpha}")
+
+
 def check_source(
     model: Any, source: Tensor, source_mask: Tensor | None, max_length: int | None
 ) -> tuple[Tensor, Tensor]:
@@ -99,8 +106,8 @@ def check_source(
         )
     if not source_mask.any(dim=1).all():
         raise ValueError("every source row needs at least one real token")
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_length must be at least 1, got {max_length}")
+    if max_length is not None and not (isinstance(max_length, Integral) and max_length >= 1):
+        raise ValueError(f"max_length must be a whole number of at least 1, got {max_length}")
     if max_length is None:
         limits = 2 * source_mask.sum(dim=1) + 10
     else:
@@ -250,15 +257,14 @@ def beam_search(
     The hook `score` changes log p (see this file's head); it must not raise it above 0.
 
     Returns for every row up to `n_best` hypotheses, best first. Raises ValueError for a beam_size
-    below 1, an n_best outside 1 to beam_size, a negative length_penalty, a bad source, and where
-    `score` leaves a row nothing at all.
+    below 1, an n_best outside 1 to beam_size, a length_penalty outside 0 to 10, a bad source, and
+    where `score` leaves a row nothing at all.
     """
     if beam_size < 1:
         raise ValueError(f"beam_size must be at least 1, got {beam_size}")
     if not 1 <= n_best <= beam_size:
         raise ValueError(f"n_best must lie between 1 and beam_size {beam_size}, got {n_best}")
-    if not length_penalty >= 0:
-        raise ValueError(f"length_penalty must not be negative, got {length_penalty}")
+    check_length_penalty(length_penalty)
     source_mask, limits = check_source(model, source, source_mask, max_length)
     with torch.inference_mode():
         settings = beam_size, length_penalty, n_best, attention, score

@@ -30,6 +30,7 @@ LONGEST_LINE, FILE_BYTES = 2**20, 2**24  # bytes: of one line at most, and of al
 class Translation:
     """A translated sentence: text, score (see `Hypothesis`), and who looked where.
 
+    finished: False where max_length, or the model's positions, cut it off before its end.
     source_tokens and tokens are what the model read and wrote, "<eos>" included. attention is
     (target, source), or (layers, heads, target, source) for a transformer, or None.
     """
@@ -39,6 +40,7 @@ class Translation:
     source_tokens: list[str]
     tokens: list[str]
     attention: Tensor | None = None
+    finished: bool = True
 
     def attention_matrix(self) -> Tensor:
         """Attention (target, source): for a transformer the mean over its layers and heads."""
@@ -153,6 +155,7 @@ def as_translation(
         source_tokens=model.source_vocabulary.tokens(source_ids, source=text),
         tokens=model.target_vocabulary.tokens(hypothesis.ids, source=text),
         attention=hypothesis.attention,
+        finished=hypothesis.finished,
     )
 
 
@@ -280,8 +283,10 @@ def begun(
     try:
         state = json.loads(state_file.read_text())
         known, count, size, digest = (state[k] for k in ("settings", "lines", "read", "digest"))
+        if min(count, size, state["written"]) < 0 or part.stat().st_size < state["written"]:
+            raise ValueError("more was written than is there")
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{state_file} is broken: {advice}") from None
+        raise ValueError(f"{state_file} or {part} is broken: {advice}") from None
     for name, value in settings.items():
         if known.get(name) != value:
             raise ValueError(f"it was begun with another {name.replace('_', ' ')}: {advice}")

@@ -67,8 +67,10 @@ class Cache:
             own = own.expand(sentences, lines, lines)
             path = own if path is None else torch.cat([path, own], dim=2)
         new = self._with(list(self.buffers), self.written, used, path)
+        if not self.used:
+            new.written = [0]  # the buffers are still to come, and another start makes its own
         # Full, or another continuation of the same past has taken the slots: move.
-        if self.used and (used > self.buffers[0][0].shape[2] or self.written[0] > self.used):
+        elif used > self.buffers[0][0].shape[2] or self.written[0] > self.used:
             if not torch.is_grad_enabled():
                 new.buffers = [tuple(self._moved(x, lines) for x in pair) for pair in self.buffers]
             new.written = [0]

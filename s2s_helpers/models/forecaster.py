@@ -6,6 +6,7 @@ What a vocabulary is to words, `Scaling` is to numbers: how they go in, and how 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from s2s_helpers.corpora.series import numbers
 from s2s_helpers.files import plain
 from s2s_helpers.models.attention import AttentionSeq2Seq
 from s2s_helpers.models.interface import Features, Memory
@@ -26,7 +28,9 @@ class Scaling:
 
     how: what is taken off before the rest is divided by its standard deviation. "mean": the mean of
     these steps; "last": the last of them; "season": from each value the one a `period` earlier, and
-    from those to come the last season's, again and again.
+    from those to come the last season's, again and again. What hardly deviates, as a climb
+    that is the same each season, is divided by its largest number; what is 0 but for rounding, by
+    the standard deviation of the whole history; a flat history by 1.
     """
 
     period: int
@@ -34,28 +38,25 @@ class Scaling:
     how: str = "last"
 
     def __post_init__(self):
-        if self.how not in ("mean", "last", "season") or min(self.period, self.past) < 1:
-            raise ValueError(f'how must be "mean", "last" or "season", the rest at least 1: {self}')
+        steps = self.period, self.past
+        whole = all(isinstance(each, Integral) and each >= 1 for each in steps)
+        if self.how not in ("mean", "last", "season") or not whole:
+            raise ValueError(
+                f'how must be "mean", "last" or "season", the rest whole and at least 1: {self}'
+            )
 
     @property
     def full(self) -> int:
         """The values that a history needs to fill the window; fewer leave some of it masked."""
         return self.past + self.period * (self.how == "season")
 
-    def __call__(
-        self, history: Sequence[float], horizon: int
-    ) -> tuple[np.ndarray, np.ndarray, float]:
+    def __call__(self, history: Any, horizon: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Scaled values (up to past,), and the way back: value = shift (horizon,) + size * scaled.
 
-        Raises ValueError for a history that has gaps or leaves nothing to read, or horizon below 1.
+        history: whatever `numbers` takes. Raises ValueError where it has gaps or leaves nothing to
+        read, or for a horizon below 1.
         """
-        history = np.asarray(history, dtype=float)
-        fewest = self.full - self.past + 2
-        if history.ndim != 1 or len(history) < fewest or not np.isfinite(history).all():
-            raise ValueError(
-                f"a history must be at least {fewest} finite numbers in a row, got shape "
-                f"{history.shape} with {(~np.isfinite(history)).sum()} that are not finite"
-            )
+        history = numbers(history, "a history", self.full - self.past + 2)
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")
         if self.how == "season":
@@ -65,7 +66,10 @@ class Scaling:
             window = history[-self.past :]
             level = window.mean() if self.how == "mean" else window[-1]
             scaled, shift = window - level, np.full(horizon, level)
-        size = float(scaled.std()) or 1.0  # a flat history has nothing to divide by
+        # Differences of equal numbers are of the size of their rounding, not 0.
+        rounding, largest = 1e-12 * np.abs(history[-self.full :]).max(), np.abs(scaled).max()
+        spread = max(scaled.std(), largest * (scaled.std() < largest / 30))
+        size = next((float(x) for x in (spread, history.std()) if x > rounding), 1.0)
         return scaled / size, shift, size
 
 
@@ -75,7 +79,8 @@ class Windows:
 
     source: (batch, past, features); source_mask: (batch, past), True where a value stands, first in
     its row. target: (batch, horizon + 1), the last known value in the place of SOS, then what came
-    next, if it is known. shift (batch, horizon) and size (batch, 1) lead back to the unit.
+    next, if it is known. shift (batch, horizon) and size (batch, 1) lead back to the unit; they
+    stay on the CPU, in float64: a small change of a large number needs the digits.
     """
 
     source: Tensor
@@ -90,17 +95,29 @@ class Windows:
     ) -> "Windows":
         """The windows that end histories (time,), each; later: (histories, horizon) or None.
 
-        Raises ValueError as `Scaling` does.
+        Raises ValueError as `Scaling` does, saying which history.
         """
-        parts = zip(*(scaling(history, horizon) for history in histories), strict=True)
-        sources, shift, size = ([torch.tensor(x).float() for x in part] for part in parts)
-        shift, size = torch.stack(shift), torch.stack(size)[:, None]  # (batch, horizon), (batch, 1)
+        parts = []
+        for number, history in enumerate(histories):
+            try:
+                parts.append(scaling(history, horizon))
+            except ValueError as error:
+                raise ValueError(f"histories[{number}]: {error}") from None
+        if not parts:
+            raise ValueError("there are no histories")
+        scaled, shifts, sizes = zip(*parts, strict=True)
+        sources = [torch.tensor(x).float() for x in scaled]
+        shift, size = np.stack(shifts), np.array(sizes)[:, None]  # (batch, horizon), (batch, 1)
         target = torch.stack([source[-1:] for source in sources])  # (batch, 1)
         if later is not None:
-            target = torch.cat([target, (torch.tensor(later).float() - shift) / size], dim=1)
+            later = np.stack([numbers(row, "what came later") for row in np.asarray(later)])
+            if later.shape != shift.shape:
+                raise ValueError(f"later must be {shift.shape}, got {later.shape}")
+            target = torch.cat([target, torch.tensor((later - shift) / size).float()], dim=1)
         source = pad_sequence(sources, batch_first=True)[:, :, None]  # (batch, past, 1)
         lengths = torch.tensor([[len(source)] for source in sources])
-        return cls(source, torch.arange(source.shape[1]) < lengths, target, shift, size)
+        mask = torch.arange(source.shape[1]) < lengths
+        return cls(source, mask, target, torch.tensor(shift), torch.tensor(size))
 
     @property
     def target_input(self) -> Tensor:
@@ -113,8 +130,9 @@ class Windows:
         return self.target[:, 1:]
 
     def to(self, device: torch.device | str) -> "Windows":
-        """The same windows on a device."""
-        return Windows(*(getattr(self, field.name).to(device) for field in fields(self)))
+        """The same windows on a device, but for the way back."""
+        source, mask, target = (x.to(device) for x in (self.source, self.source_mask, self.target))
+        return Windows(source, mask, target, self.shift, self.size)
 
     def select(self, rows: Tensor | Sequence[int] | slice) -> "Windows":
         """The windows of some rows."""

@@ -195,7 +195,9 @@ def check_ids(ids: Tensor, vocabulary: Any, max_positions: int | None, what: str
 
 
 def embedding_table(size: int, width: int) -> nn.Embedding:
-    """An embedding with rows of about unit length; PAD's row is zero and stays so."""
+    """An embedding with rows of about unit length. PAD's row is zero at first, and gets no gradient
+    from being read; a layer of logits that shares the table (tied embeddings) moves it. No model
+    hears of it: what stands on padding is masked."""
     table = nn.Embedding(size, width, padding_idx=0)
     nn.init.normal_(table.weight, std=width**-0.5)
     with torch.no_grad():

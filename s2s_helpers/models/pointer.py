@@ -222,5 +222,5 @@ class CoverageLoss(nn.Module):
         log_p, attention = model(batch)  # (batch, target, vocabulary), (batch, target, source)
         real = batch.target_mask  # (batch, target)
         surprise = -log_p.gather(-1, batch.target_output[..., None]).squeeze(-1)
-        total = (surprise + self.weight * overlap_of(attention))[real].sum()
+        total = (surprise + self.weight * overlap_of(attention))[real].float().sum()
         return total, int(real.sum()), log_p

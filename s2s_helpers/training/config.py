@@ -1,6 +1,5 @@
 """What a training is given, and what it gives back."""
 
-import operator
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,13 +8,16 @@ import numpy
 import torch
 from treadmill import OptimizerConfig, TrainingConfig
 
+from s2s_helpers.files import as_seed
+
 
 def set_seed(seed: int) -> None:
     """Seed Python's, NumPy's and PyTorch's generators (every device), before a model is built.
-    Raises TypeError for what is no whole number; NumPy's are."""
-    seed = operator.index(seed)
+
+    Raises ValueError for a seed that is no whole number."""
+    seed = as_seed(seed)
     random.seed(seed)
-    numpy.random.seed(seed)
+    numpy.random.seed(seed % 2**32)  # NumPy's own must be from 0
     torch.manual_seed(seed)
 
 

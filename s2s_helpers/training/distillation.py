@@ -52,7 +52,7 @@ class WordDistillation(nn.Module):
                 raise ValueError(f"teacher and student must share the {side}")
         logits = logits_of(student, batch)  # (batch, target, vocabulary)
         with torch.no_grad():
-            there = batch.to(next(self.teacher.parameters()).device)
+            there = batch.to(next(self.teacher.parameters(), logits).device)
             taught = logits_of(eval_view(self.teacher), there).to(logits.device)
         return *self.total(logits, taught, batch.target_output), logits
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from s2s_helpers.corpora.series import numbers
+from s2s_helpers.files import as_seed
 from s2s_helpers.models.forecaster import QUANTILES, Forecaster, Scaling, Windows
 from s2s_helpers.models.view import eval_view
 from s2s_helpers.training import Seq2SeqTrainer, set_seed, training_config
@@ -40,26 +42,28 @@ class PinballLoss(nn.Module):
                 f"values {tuple(values.shape)} need quantiles of shape "
                 f"{(*values.shape, len(self.quantiles))}, got {tuple(found.shape)}"
             )
+        if found.dtype in (torch.bfloat16, torch.float16):
+            found = found.float()  # as `Seq2SeqLoss` does
         tau, error = found.new_tensor(self.quantiles), values[..., None] - found
         return torch.maximum(tau * error, (tau - 1) * error).mean(dim=-1).sum(), values.numel()
 
 
 def forecasting_trainer(
-    values: np.ndarray, scaling: Scaling, horizon: int, forcing: Schedule | None = None,
+    values: Any, scaling: Scaling, horizon: int, forcing: Schedule | None = None,
     epochs: int = 30, lr: float = 4e-3, batch_size: int = 32, seed: int = 0, progress: bool = True,
     checkpoint_dir: str | Path | None = None, **settings: Any,
 ) -> Seq2SeqTrainer:  # fmt: skip
-    """A forecaster and its trainer, on every full window of values (time,).
+    """A forecaster and its trainer, on every full window of values (time,): an array, a list, a
+    pandas Series, or what else `corpora.series.numbers` takes.
 
     forcing: share of teacher forcing by step (`schedules`); default: from 1 to 0 in the first half.
-    settings: of the `Forecaster`. Raises ValueError for too few values.
+    settings: of the `Forecaster`. Raises ValueError for too few values, or where one is missing.
     """
+    values = numbers(values, "the values", scaling.full + horizon)
     origins = range(scaling.full, len(values) - horizon + 1)
-    if not origins:
-        raise ValueError(f"{len(values)} values, but one window takes {scaling.full + horizon}")
     later = np.stack([values[origin : origin + horizon] for origin in origins])
     every = Windows.of(scaling, [values[:origin] for origin in origins], horizon, later)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(as_seed(seed))
     windows: Any = range(len(later))
     loader = DataLoader(windows, batch_size, True, generator=order, collate_fn=every.select)
     set_seed(seed)
@@ -75,10 +79,9 @@ def forecasting_trainer(
     )  # fmt: skip
 
 
-def forecast(
-    model: Forecaster, histories: Sequence[np.ndarray], horizon: int, paths: int = 0
-) -> np.ndarray:
-    """Quantiles (histories, horizon, quantiles) of what follows each history (time,).
+def forecast(model: Forecaster, histories: Sequence, horizon: int, paths: int = 0) -> np.ndarray:
+    """Quantiles (histories, horizon, quantiles) of what follows each history (time,), which is
+    whatever `corpora.series.numbers` takes.
 
     The decoder reads its own median. With `paths` it draws what it reads from its quantiles, so
     many times for each history, and these paths' quantiles are the result (Salinas et al. 2020).
@@ -99,7 +102,8 @@ def forecast(
         found = torch.stack(found, dim=1)  # (histories, horizon, quantiles or paths)
         if paths:
             found = found.quantile(found.new_tensor(model.quantiles), dim=-1).movedim(0, -1)
-        return (batch.shift[:, :, None] + batch.size[:, :, None] * found).cpu().numpy()
+        found = found.cpu().double()
+        return (batch.shift[:, :, None] + batch.size[:, :, None] * found).numpy()
 
 
 def draw(quantiles: Tensor, tau: Sequence[float]) -> Tensor:

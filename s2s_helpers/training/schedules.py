@@ -19,7 +19,8 @@ def linear_warmup(warmup_steps: int, total_steps: int, decay_steps: int | None =
         factor(t) = min(t / warmup, (total - t) / decay, 1)
 
     `decay_steps` is how long the way down takes (default: all that is left after the warm-up); with
-    a smaller number the factor stays at 1 in between.
+    a smaller number the factor stays at 1 in between. The step that reaches `total_steps` has the
+    rate 0 and changes nothing but the average of the weights: one step of all.
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(

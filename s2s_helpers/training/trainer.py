@@ -16,13 +16,13 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 from treadmill import Callback, TrainingConfig
 from treadmill.callbacks import GradientClipping
 
-from s2s_helpers.files import save_file
+from s2s_helpers.files import as_seed, save_file
 from s2s_helpers.loss import Seq2SeqLoss, total_loss, total_of
 from s2s_helpers.metrics import perplexity
 from s2s_helpers.training import checkpoint
@@ -77,7 +77,7 @@ class Seq2SeqTrainer(RepairedTrainer):
         if clash := {"loss", "perplexity"} & set(metrics or ()):
             raise ValueError(f"metric names that are already taken: {sorted(clash)}")
         self.schedule, self.ema, self.save_every = schedule, ema, save_every
-        self.seed = self.base_seed = None if seed is None else int(seed)
+        self.seed = self.base_seed = None if seed is None else as_seed(seed)
         self.monitor = monitor or ("loss" if validation_loader is None else "val_loss")
         lower = self.monitor.endswith(("loss", "perplexity"))
         self.mode = mode or ("min" if lower else "max")
@@ -135,6 +135,7 @@ class Seq2SeqTrainer(RepairedTrainer):
         done = batches * self.start_epoch + self.epoch_so_far.batches // self.processes.world
         finished = not self._is_unfinished()
         self._bar = self._progress_bar(done, batches * self.config.epochs or None, finished)
+        best = restore_best and self.val_dataloader is not None
         try:
             while self._is_unfinished():
                 self._fit_epoch(self.start_epoch)
@@ -143,11 +144,11 @@ class Seq2SeqTrainer(RepairedTrainer):
             if not (in_notebook() or isinstance(interrupt, StopTraining)):
                 raise
         except FloatingPointError:
-            restore_best = True
+            best = True
             raise
         finally:
             self._bar.close()
-            kept = self._leave_weights(restore_best)
+            kept = self._leave_weights(best)
             self._call_callbacks("on_train_end")
         if self.history.stopped is None:
             self.history.stopped = "early" if self.stop_training else None
@@ -195,6 +196,8 @@ class Seq2SeqTrainer(RepairedTrainer):
         self._set_lr(self.step - self.epoch_so_far.steps)
         self._call_callbacks("on_epoch_start", epoch=epoch)
         metrics = self._train_epoch(epoch)
+        if get_total_norm(self.model.parameters()).isnan():  # which the losses have not seen yet
+            self._check_finite("norm of the weights", math.nan)
         record = {"epoch": epoch + 1, "train_loss": metrics["loss"]}
         if self.val_dataloader is not None and (epoch + 1) % self.config.validate_every == 0:
             validation = self._validate_epoch(epoch)
@@ -324,7 +327,8 @@ class Seq2SeqTrainer(RepairedTrainer):
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the {what} is {value} at step {self.step + 1}, epoch {self.current_epoch + 1}: "
-                "try a smaller lr, a longer warm-up, or a smaller clip"
+                "try a smaller lr, a longer warm-up, or a smaller clip; or does the model give a "
+                "token no chance at all (-inf), as label smoothing can't bear?"
             )
 
     def _total_loss(
@@ -394,9 +398,12 @@ class Seq2SeqTrainer(RepairedTrainer):
         def follow(averaged: Any, current: Any, _: Any) -> None:
             # A shorter memory at first, so that the random start is soon forgotten.
             decay = min(self.ema, (1 + self.step) / (10 + self.step))
+            current = [p.to(mean.dtype) for mean, p in zip(averaged, current, strict=True)]
             torch._foreach_lerp_(averaged, current, 1 - decay)
 
         average = AveragedModel(self.model, multi_avg_fn=follow)
+        if any(p.dtype in (torch.bfloat16, torch.float16) for p in self.model.parameters()):
+            average.float()  # a hundredth of a difference is lost to 8 bits of precision
         average.update_parameters(self.model)  # the first call copies
         return average
 
@@ -420,7 +427,7 @@ class Seq2SeqTrainer(RepairedTrainer):
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
             self.average = None
-        if best and self.val_dataloader is not None and self.best_weights is not None:
+        if best and self.best_weights is not None:
             self.load_best()
             return f"the best weights (epoch {self.history.best_epoch})"
         return "its weights"

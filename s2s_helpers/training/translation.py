@@ -1,6 +1,5 @@
 """From pairs of one's own to a translator: vocabularies, a transformer, and its trainer."""
 
-import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from s2s_helpers.data import Batch, Seq2SeqDataset, make_loader, texts_of
+from s2s_helpers.files import as_seed
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import TransformerSeq2Seq
@@ -94,7 +94,7 @@ def translation_trainer(
     an error). `shape`: settings of the `TransformerSeq2Seq`. Raises ValueError as these do.
     """
     processes = Processes.find() if processes is None else processes
-    seed = operator.index(seed)
+    seed = as_seed(seed)
     batches_per_step = batches_per_step or processes.world
     if batches_per_step % processes.world:
         raise ValueError(

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -96,7 +97,49 @@ def test_bad_origins_are_named(origin):
         rolling_origin(series(wave(40)), None, [20, origin], 4)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_a_history_without_an_error_to_divide_by_is_named(slope):
+    values = np.append(wave(30, slope=slope), [1.0, 2, 3, 4])
+    values[20:24] += slope == 0  # of the two origins only the first has seen nothing but seasons
+    rolled = rolling_origin(
+        series(values), lambda histories, horizon: np.zeros((2, horizon, 5)), [18, 30], 4
+    )
+    assert rolled.coverage().shape == (4,)
+    for measure in (rolled.mase, rolled.pinball):
+        if slope:
+            assert np.isfinite(measure()).all()
+        else:
+            with pytest.raises(ValueError, match=r"no error in the histories of the origins \[0\]"):
+                measure()
+
+
+def test_forecasts_of_another_shape_are_named():
+    with pytest.raises(ValueError, match=r"must be \(2, 4, 5\), got \(1, 4, 5\)"):
+        rolling_origin(series(wave(40)), lambda *_: np.zeros((1, 4, 5)), [20, 30], 4)
+    with pytest.raises(ValueError, match="there are no origins"):
+        rolling_origin(series(wave(40)), None, range(0), 4)
+
+
 # Classics
+
+
+@pytest.mark.parametrize(
+    "method, fewest", [(seasonal_naive, 7), (holt_winters, 12), (autoregression, 27)]
+)
+def test_a_classic_says_how_much_history_it_needs(method, fewest):
+    values = wave(fewest, noise=0.1)
+    assert np.isfinite(method(values, 3, 6)).all()
+    with pytest.raises(ValueError, match=f"history must be at least {fewest} numbers in a row"):
+        method(values[1:], 3, 6)
+    with pytest.raises(ValueError, match="fill the 1 gaps first, such as that at 2"):
+        method(np.where(np.arange(40) == 2, np.nan, 1.0), 3, 6)
+
+
+@pytest.mark.parametrize("method", [seasonal_naive, holt_winters, autoregression])
+def test_a_classic_reads_a_pandas_series_by_its_places(method):
+    values = wave(60, noise=0.1).round(3)
+    for given_as in (pd.Series(values, index=range(100, 160)), values.tolist()):
+        np.testing.assert_allclose(method(given_as, 8, 6), method(values, 8, 6))
 
 
 def test_seasonal_naive_by_hand():

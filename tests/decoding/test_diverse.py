@@ -125,8 +125,14 @@ def test_a_sentence_gets_the_same_alone(kind):
     [
         (dict(groups=4), "groups must divide beam_size, both above 0, got 4 of 6"),
         (dict(beam_size=0), "groups must divide beam_size"),
-        (dict(strength=-1), "must not be negative: strength=-1"),
-        (dict(length_penalty=-1), "must not be negative"),
+        (dict(strength=-1), "strength must be finite and not negative, got -1"),
+        (dict(strength=math.nan), "strength must be finite and not negative, got nan"),
+        (dict(strength=math.inf), "strength must be finite and not negative, got inf"),
+        (dict(length_penalty=-1), "length_penalty must be from 0 to 10"),
+        (
+            dict(length_penalty=math.nan),
+            "length_penalty must be from 0 to 10, such as 0.6, got nan",
+        ),
         (dict(n_best=3), "n_best must lie between 1 and the 2 lines of a group, got 3"),
     ],
 )

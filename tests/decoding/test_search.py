@@ -557,8 +557,13 @@ def test_bad_input_is_named():
     for wrong, complaint in (
         (dict(beam_size=0), "beam_size must be at least 1"),
         (dict(beam_size=2, n_best=3), "n_best must lie between 1 and beam_size 2"),
-        (dict(length_penalty=-1), "length_penalty must not be negative"),
-        (dict(max_length=0), "max_length must be at least 1"),
+        (dict(length_penalty=-1), "length_penalty must be from 0 to 10"),
+        (dict(length_penalty=math.nan), "length_penalty must be from 0 to 10"),
+        (dict(length_penalty=math.inf), "length_penalty must be from 0 to 10"),
+        (dict(length_penalty=1e3), "length_penalty must be from 0 to 10"),
+        (dict(max_length=0), "max_length must be a whole number of at least 1"),
+        (dict(max_length=2.5), "max_length must be a whole number of at least 1, got 2.5"),
+        (dict(max_length=math.inf), "max_length must be a whole number of at least 1, got inf"),
         (dict(source_mask=torch.ones(1, 2).bool()), "source_mask must be bool and shaped like"),
         (dict(source_mask=torch.zeros(1, 3).bool()), "at least one real token"),
     ):

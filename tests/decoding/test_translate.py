@@ -40,6 +40,17 @@ def kind(request):
 # Texts
 
 
+def test_a_translation_says_whether_it_was_cut_off():
+    model, seen = build("transformer"), set()
+    for length in 1, 3, 50:
+        for beam_size in 1, 4:
+            for found in translate(model, TEXTS, beam_size, max_length=length):
+                assert found.finished == (found.tokens[-1] == "<eos>")
+                assert found.finished or len(found.tokens) == length
+                seen.add(found.finished)
+    assert seen == {True, False}
+
+
 def test_translate_keeps_the_callers_order(kind):
     model = build(kind)
     texts = ["w4 w5 w6 w7 w8", "w9", "w5 w5", "w10 w11 w4", "w9"]
@@ -70,7 +81,7 @@ def test_texts_that_cannot_be_translated_are_named():
         (["w4"], dict(beam_size=2, n_best=3), "n_best must lie between 1 and beam_size 2"),
         (["w4"], dict(batch_size=0), "batch_size must be at least 1"),
         (["w4"], dict(beam_size=2, search=sample), "give one of the two"),
-        (["w4"], dict(length_penalty=math.nan, beam_size=2), "length_penalty must not be"),
+        (["w4"], dict(length_penalty=math.nan, beam_size=2), "length_penalty must be"),
     ):
         with pytest.raises(ValueError, match=complaint):
             translate(model, texts, **options)

@@ -1,11 +1,15 @@
 """The forecaster has on numbers the methods that the other models have on words."""
 
+from decimal import Decimal
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s2s_helpers.corpora.series import Series
 from s2s_helpers.models import Bridge, Forecaster, Scaling, Windows, load_model, save_model
 from s2s_helpers.training.forecasting import forecasting_trainer
 
@@ -237,13 +241,90 @@ def test_a_flat_history_is_left_as_it_is():
         assert (scaled == 0).all() and size == 1.0 and (shift == 7).all()
 
 
+def regular(length, slope=0.0):
+    """The same season of 4 again and again, with the rounding that comes of adding 0.1."""
+    return np.array([[10.1, 12.3, 9.7, 11.9][t % 4] + slope * t for t in range(length)])
+
+
+def test_a_season_that_repeats_itself_is_measured_by_the_history():
+    values = regular(40)
+    values[20:] = values[20:] * 10 / 10.0 + 0.1 - 0.1  # equal but for rounding
+    scaled, _, size = Scaling(4, 9, "season")(values, 4)
+    assert np.abs(scaled).max() < 1e-12 and size == pytest.approx(values.std())
+
+
+def test_a_climb_as_regular_as_a_clock_is_measured_by_itself():
+    for slope in (0.1, 1000.0, 1e-4):
+        history = regular(40, slope)
+        scaled, shift, size = Scaling(4, 9, "season")(history, 4)
+        np.testing.assert_allclose(scaled, 1, atol=1e-3)
+        np.testing.assert_allclose(shift + size, regular(44, slope)[40:])
+        later = regular(44, slope)[None, 40:]
+        windows = Windows.of(Scaling(4, 9, "season"), [history], 4, later)
+        torch.testing.assert_close(windows.target, torch.ones(1, 5), atol=1e-3, rtol=0)
+
+
+@given(st.integers(-6, 6), st.sampled_from(["mean", "last", "season"]))
+def test_a_flat_end_has_the_scale_of_what_came_before(power, how):
+    history = np.array([3.0, 1, 4, 1, 5, 9, 2, 6] + [5.0] * 12)
+    scaled, _, size = Scaling(2, 6, how)(10.0**power * history, 3)
+    assert np.abs(scaled).max() < 1e-9 and size == pytest.approx(10.0**power * history.std())
+
+
+@given(NUMBERS, st.sampled_from(["mean", "last", "season"]), st.floats(1e-3, 1e3))
+def test_scaled_numbers_are_of_ordinary_size_and_know_no_unit(numbers, how, unit):
+    history = np.round(numbers, 2)
+    scaled, _, size = Scaling(4, 6, how)(history, 3)
+    assert np.abs(scaled).max() < 30.0001
+    again, _, other = Scaling(4, 6, how)(history * unit, 3)
+    if history.std() > 0:
+        np.testing.assert_allclose(again, scaled, atol=1e-6)
+        assert other == pytest.approx(size * unit)
+
+
+def test_a_small_change_of_a_large_number_keeps_its_digits():
+    history = 1e12 + np.array([0.0, 1, 3, 2, 4, 6, 5, 7])
+    windows = Windows.of(Scaling(2, 4), [history], 2, 1e12 + np.array([[8.0, 10.0]]))
+    assert windows.size[0, 0] == pytest.approx(np.std([4, 6, 5, 7]))
+    expected = torch.tensor([[1.0, 3.0]]) / windows.size.float()
+    torch.testing.assert_close(windows.target_output, expected)
+
+
+def test_a_forecast_is_read_from_whatever_holds_numbers():
+    values = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
+    expected = Scaling(4, 6, "season")(values.astype(float), 3)
+    table = pd.DataFrame({"a": values}, index=pd.date_range("2020-01", periods=12, freq="MS"))
+    for given_as in (
+        *(values, values.tolist(), tuple(values), values.astype(np.float32), torch.tensor(values)),
+        *(torch.tensor(values, dtype=torch.bfloat16), table["a"], table["a"].astype("Int64")),
+        *(np.ma.array(values), [Decimal(int(x)) for x in values], pd.Index(values)),
+        Series("a", values, table.index, 4),
+    ):
+        for found, right in zip(Scaling(4, 6, "season")(given_as, 3), expected, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
+def test_a_bad_history_among_many_is_named():
+    good = [1.0, 2, 3]
+    with pytest.raises(ValueError, match=r"histories\[1\]: .* such as that at 2"):
+        Windows.of(Scaling(4, 6), [good, [1.0, 2, np.nan]], 2)
+    with pytest.raises(ValueError, match=r"histories\[0\]: a history must be .* got shape \(\)"):
+        Windows.of(Scaling(4, 6), np.array(good), 2)  # one history, not a list of them
+    with pytest.raises(ValueError, match="there are no histories"):
+        Windows.of(Scaling(4, 6), [], 2)
+    with pytest.raises(ValueError, match=r"later must be \(1, 2\), got \(1, 3\)"):
+        Windows.of(Scaling(4, 6), [good], 2, [[1.0, 2, 3]])
+    with pytest.raises(ValueError, match="what came later must be finite numbers"):
+        Windows.of(Scaling(4, 6), [good], 2, [[1.0, np.nan]])
+
+
 @pytest.mark.parametrize(
     "history, how, message",
     [
-        ([1.0], "last", "at least 2 finite numbers in a row, got shape .1,."),
-        ([1.0, 2, 3, 4, 5], "season", "at least 6 finite numbers in a row, got shape .5,."),
-        (3.0, "last", "got shape ..."),
-        ([1.0, float("nan"), 3], "mean", "shape .3,. with 1 that are not finite"),
+        ([1.0], "last", "at least 2 numbers in a row, got shape .1,."),
+        ([1.0, 2, 3, 4, 5], "season", "at least 6 numbers in a row, got shape .5,."),
+        (3.0, "last", r"got shape \(\)"),
+        ([1.0, float("nan"), 3], "mean", "fill the 1 gaps first, such as that at 1"),
     ],
 )
 def test_bad_histories_and_horizons_are_named(history, how, message):
@@ -253,7 +334,9 @@ def test_bad_histories_and_horizons_are_named(history, how, message):
         Scaling(4, 6)([1.0, 2.0], 0)
 
 
-@pytest.mark.parametrize("bad", [(4, 6, "median"), (0, 6, "last"), (4, 0, "last")])
+@pytest.mark.parametrize(
+    "bad", [(4, 6, "median"), (0, 6, "last"), (4, 0, "last"), (4.0, 6, "last"), (4, "6", "last")]
+)
 def test_bad_scalings_are_named(bad):
     with pytest.raises(ValueError, match="how must be"):
         Scaling(*bad)
@@ -264,8 +347,9 @@ def test_windows_hold_what_came_next_in_the_scale_of_the_past():
     windows = Windows.of(Scaling(2, 2), [history], 2, later)
     assert windows.target[0, 0] == windows.source[0, -1, 0] == 0  # the last value, less itself
     back = windows.shift + windows.size * windows.target_output
-    torch.testing.assert_close(back, torch.tensor(later))
+    torch.testing.assert_close(back, torch.tensor(later, dtype=torch.float64))
     assert windows.target_input.shape == (1, 2)
     unknown = Windows.of(Scaling(2, 2), [history], 2)
     assert unknown.target.shape == (1, 1) and unknown.target_output.numel() == 0
-    assert windows.to("meta").shift.device.type == "meta"
+    moved = windows.to("meta")
+    assert moved.target.device.type == "meta" and moved.shift.device.type == "cpu"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -176,8 +177,38 @@ def test_a_forecaster_can_be_validated():
 
 
 def test_too_few_values_are_named():
-    with pytest.raises(ValueError, match="23 values, but one window takes 24"):
+    with pytest.raises(ValueError, match=r"values must be at least 24 numbers .* shape \(23,\)"):
         forecasting_trainer(wave(23), Scaling(6, 12, "season"), 6)
+
+
+def test_a_gap_among_the_last_values_is_named_and_not_trained_on():
+    values = pd.Series(wave(40), index=pd.date_range("2020-01-01", periods=40))
+    values.iloc[-2] = None
+    with pytest.raises(ValueError, match=r"gaps first, such as that at 2020-02-08.*nan"):
+        forecasting_trainer(values, Scaling(6, 12), 6)
+
+
+def test_a_pandas_series_is_trained_on_like_an_array():
+    weights = []
+    for values in (wave(40), pd.Series(wave(40), index=range(7, 47))):
+        trainer = forecasting_trainer(values, Scaling(6, 12), 6, epochs=1, progress=False)
+        trainer.fit()
+        weights.append(trainer.model.state_dict())
+        forecasts = forecast(trainer.model, [values, values[:30]], 6)
+    assert all(torch.equal(*pair) for pair in zip(*(w.values() for w in weights), strict=True))
+    assert np.isfinite(forecasts).all()
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_a_perfectly_regular_series_has_an_ordinary_loss_and_goes_on(slope):
+    values = 1e5 * wave(90, slope=slope)
+    trainer = forecasting_trainer(
+        values[:78], Scaling(6, 12, "season"), 6, epochs=10, lr=1e-2, progress=False
+    )
+    trainer.fit()
+    assert trainer.history.epochs[0]["train_loss"] < 20
+    found = forecast(trainer.model, [values[:84]], 6)[0, :, 2]
+    np.testing.assert_allclose(found, values[84:], atol=0.3 * 1e5)
 
 
 # Benchmark

@@ -29,7 +29,8 @@ from torch.nn import functional as F
 from treadmill import EarlyStopping, ModelCheckpoint, OptimizerConfig, Trainer, TrainingConfig
 from treadmill.callbacks import Callback, GradientClipping, LearningRateLogger, MetricsLogger
 
-from s2s_helpers.data import Seq2SeqDataset, make_loader
+from s2s_helpers.corpora import phrasebook
+from s2s_helpers.data import LengthBuckets, Seq2SeqDataset, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.metrics import token_accuracy
 from s2s_helpers.models import (
@@ -610,11 +611,78 @@ def test_a_divergence_leaves_the_best_weights():
 
     model, expected = tiny(), tiny()
     trainer = Seq2SeqTrainer(model, *rising(), callbacks=[Diverges()])
-    with pytest.raises(FloatingPointError, match="validation loss is nan"):
+    with pytest.raises(FloatingPointError, match="norm of the weights is nan"):
         trainer.fit(restore_best=False)
     assert len(trainer.history.epochs) == 3
     Seq2SeqTrainer(expected, *rising(epochs=3)).fit()
     assert same(model, expected)
+
+
+@pytest.mark.parametrize("step", [4, 5])  # the last of an epoch: its loss is still good
+def test_a_divergence_without_validation_leaves_the_best_weights_too(step):
+    class Explodes(Callback):
+        def on_batch_start(self, trainer, batch_idx, **kwargs):
+            if trainer.step == step:
+                trainer.optimizer.param_groups[0]["lr"] = math.inf
+
+    def trainer(epochs, callbacks=()):
+        set_seed(0)
+        return Seq2SeqTrainer(tiny(), config(epochs), batches(2, 2), callbacks=callbacks)
+
+    diverged, expected = trainer(9, [Explodes()]), trainer(2)
+    with pytest.raises(FloatingPointError, match="try a smaller lr"):
+        diverged.fit()
+    expected.fit()
+    assert diverged.history.best_epoch == 2 and same(diverged.model, expected.model)
+
+
+def test_the_average_of_a_bfloat16_model_moves():
+    """In bfloat16 itself it would stop at 1.6: a hundredth of the rest is less than a digit."""
+    model = tiny().bfloat16()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    trainer = Seq2SeqTrainer(model, config(), batches(1), ema=0.99)
+    trainer.step, average = 10_000, trainer.new_average()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(2.0)
+    for _ in range(600):
+        average.update_parameters(model)
+    for parameter in average.module.parameters():
+        torch.testing.assert_close(parameter, torch.full_like(parameter, 2 - 0.99**600))
+    trainer = Seq2SeqTrainer(tiny().bfloat16(), config(2), batches(2), batches(1), ema=0.99)
+    trainer.fit()
+    assert next(trainer.model.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
+def test_seeds_of_numpy_are_seeds(seed):
+    weights = []
+    for each in 3, seed:
+        set_seed(each)
+        drawn = random.random(), np.random.rand(), torch.rand(()).item()
+        model, loader = tiny(dropout=0.5), batches(3, 3)
+        Seq2SeqTrainer(model, config(), loader, seed=each).fit()
+        order = list(LengthBuckets([*range(1, 30)], batch_size=4, seed=each))
+        weights.append((drawn, flat(model).tolist(), order, phrasebook.load(each).train[:9]))
+    assert weights[0] == weights[1]
+
+
+def test_negative_seeds_are_seeds_and_others_are_named():
+    set_seed(-1)
+    numbers = random.random(), np.random.rand(), torch.rand(()).item()
+    set_seed(-2)
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) != numbers
+    set_seed(-1)
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == numbers
+    for bad in 1.5, "1", None, np.float64(2):
+        for take in (
+            set_seed, phrasebook.load, lambda seed: LengthBuckets([1], 1, seed=seed),
+            lambda seed: Seq2SeqTrainer(tiny(), config(), [], seed=seed or "none"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match="seed must be a whole number, got"):
+                take(bad)
 
 
 def test_a_second_fit_loses_nothing():

@@ -50,6 +50,7 @@ from s2s_helpers.course.checks.values import (
     plain,
     turned,
 )
+from s2s_helpers.course.show import printable
 
 SECONDS = 5.0  # for one call of a learner's function
 PACKAGE = os.path.dirname(os.path.dirname(__file__))
@@ -58,6 +59,10 @@ IN_PLACE = (
     "{} was changed in place, and whoever handed it over still needs it as it was.\n"
     "x[...] = y, x += y, x.append(y) and the methods whose names end in _ do that."
 )
+
+
+class BrokenCheck(Exception):
+    """The check is wrong, and not the answer."""
 
 
 class TooSlow(BaseException):
@@ -87,6 +92,11 @@ def check(function):
         try:
             seed()
             function(*answer)
+        except BrokenCheck:
+            raise
+        except Exception as error:  # what came may be anything, and do anything
+            told = f"what came can't be judged ({type(error).__name__}: {error})"
+            say("✗", function.__name__, textwrap.shorten(told, 300) + ".")
         finally:
             torch.set_rng_state(before[0])
             random.setstate(before[1])
@@ -108,7 +118,7 @@ def compare(name, function, reference, inputs, mistakes=None, why="", tolerance=
         return
     right = [attempt(reference, args, 60) for args in inputs.values()]
     if broken := [one.error for one in right if one.error]:
-        raise RuntimeError(f"the reference of {name} fails {broken[0]}")
+        raise BrokenCheck(f"the reference of {name} fails {broken[0]}")
     wrong = [
         one.error or difference(one.value, other.value, tolerance)
         for one, other in zip(found, right, strict=False)  # found ends where time ran out
@@ -175,7 +185,9 @@ def predict(name, guess, truth, within=0.0, mistakes=None, why="", form="{}"):
 
     `mistakes` maps a cause to the guess it leads to. `form` writes a number, such as "{:.0%}".
     """
-    guess = guess.tolist() if hasattr(guess, "tolist") else guess  # tensors and arrays
+    if isinstance(guess, torch.Tensor) and (guess.layout != torch.strided or guess.is_meta):
+        return say("✗", name, f"numbers are asked for; what came is {describe(guess)}.")
+    guess = plain(guess.tolist() if hasattr(guess, "tolist") else guess)  # tensors and arrays
     if guess is None or guess is ...:
         return say("…", name, "not written yet.")
     if is_number(truth) and not is_number(guess):
@@ -209,9 +221,8 @@ def beat(name, figure, target, higher=True, form="{:.3f}", why="", hint=""):
 
 def say(mark: str, name: str, text: str, *lines: str) -> None:
     """Print an answer: a mark, the check's name and a sentence, and below it indented lines."""
-    print(
-        f"{mark} {name}: {text.strip()}", *(textwrap.indent(one, "  ") for one in lines), sep="\n"
-    )
+    lines = f"{mark} {name}: {text.strip()}", *(textwrap.indent(one, "  ") for one in lines)
+    print(printable("\n".join(lines)))
 
 
 def attempts(name, function, inputs, patience=1) -> list[Attempt] | None:

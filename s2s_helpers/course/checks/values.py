@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import math
 import textwrap
 
 import numpy as np
@@ -22,8 +23,12 @@ def is_number(value) -> bool:
 
 
 def plain(value):
-    """A tensor or an array that holds one number without any axis, as a number."""
-    return value.item() if isinstance(value, (Tensor, np.generic)) and value.ndim == 0 else value
+    """A tensor or an array that holds one number without any axis, as a number; one that no float
+    can hold as infinity."""
+    value = value.item() if isinstance(value, (Tensor, np.generic)) and value.ndim == 0 else value
+    if isinstance(value, int) and abs(value) >= 2**1024:
+        return math.inf if value > 0 else -math.inf
+    return value
 
 
 def copied(value):
@@ -88,6 +93,8 @@ def tensor_difference(came, right: Tensor, tolerance: float) -> str:
         came = torch.as_tensor(came)
     if not isinstance(came, Tensor):
         return f"A tensor is asked for; what came is {kind(came)}."
+    if came.layout != right.layout or came.is_meta:
+        return f"A tensor with all its numbers is asked for; what came is {describe(came)}."
     if came.shape != right.shape:
         return f"Its shape is {tuple(came.shape)}; {tuple(right.shape)} is right."
     for family in (torch.is_floating_point, torch.is_complex, lambda x: x.dtype == torch.bool):
@@ -161,19 +168,22 @@ def describe(value) -> str:
     if isinstance(value, np.ndarray):
         return f"numpy array of {describe(torch.as_tensor(value))}"
     if isinstance(value, Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            layout = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+            return f"a tensor ({layout}) of shape {tuple(value.shape)}"
         if value.numel() > NUMBERS:
             return f"{dtype(value)} of shape {tuple(value.shape)}"
         if value.ndim == 0:
             return short(value.item())
         return f"{short(value.tolist())}  {dtype(value)} {tuple(value.shape)}"
-    if isinstance(value, float):
-        return short(value)
+    if isinstance(value, (float, int)):
+        return short(plain(value))
     if isinstance(value, (list, tuple, set, frozenset)):
         inside = ", ".join(map(describe, value))
         if len(inside) > 200:
             return f"{kind(value)} of {len(value)}"
         a, b = {list: "[]", tuple: "()"}.get(type(value), "{}")
         return f"{a}{inside}{b}"
-    if isinstance(value, (str, int, dict, type(None))):
+    if isinstance(value, (str, dict, type(None))):
         return textwrap.shorten(repr(value), 200)
     return f"the function {value.__name__}" if hasattr(value, "__code__") else kind(value)

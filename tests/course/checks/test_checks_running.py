@@ -1,18 +1,24 @@
 """What every check does: answer once, name the cause, stop loops, leave everything as it was."""
 
 import contextlib
+import functools
 import importlib
 import math
+import os
 import pkgutil
+import subprocess
+import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from checking import CheckTests, answer_of
+from checking import CheckTests, answer_of, judged
 
 from s2s_helpers.course import checks
 from s2s_helpers.course.checks import running
@@ -307,3 +313,79 @@ def test_values_are_told_in_a_line():
     assert describe(torch.nn.Linear(1, 1)) == "a Linear" and describe(say) == "the function say"
     assert describe(torch.nn.LSTM(1, 1)) == "an LSTM"
     assert len(describe(list(range(1000)))) < 40 and len(describe("x " * 500)) < 210
+
+
+# Whatever comes
+
+RECURSIVE: list = []
+RECURSIVE.append(RECURSIVE)
+
+
+class Hostile:
+    """Whatever is asked of it is an error."""
+
+    def _no(self, *arguments):
+        raise RuntimeError("no")
+
+    __eq__ = __repr__ = __str__ = __len__ = __iter__ = __bool__ = __float__ = __getattr__ = _no
+    __hash__ = None
+
+
+WEIRD = {
+    "10**400": 10**400, "-10**5000": -(10**5000), "nan": math.nan, "-inf": -math.inf, "1j": 1j,
+    "sparse": torch.eye(3).to_sparse(),
+    "meta": torch.empty(2, device="meta"), "complex tensor": torch.tensor([1j, 2]),
+    "no numbers": torch.empty(0), "bfloat16": torch.ones(2, 3, dtype=torch.bfloat16),
+    "objects": np.array([None, "a", 2], dtype=object), "dates": np.array(["2020"], "datetime64[Y]"),
+    "decimal": Decimal("NaN"), "fraction": Fraction(1, 3), "bytes": b"\xff", "half": "\ud800",
+    "recursive": RECURSIVE, "deep": functools.reduce(lambda x, _: [x], range(5000), 0),
+    "class": int, "generator": (x for x in ()), "hostile": Hostile(), "list of it": [Hostile()],
+    "range": range(3), "mixed": {1, "a"}, "keys": {(): 1, None: 2}, "module": math,
+}  # fmt: skip
+ALL = {
+    name: getattr(checks, name)
+    for file in pkgutil.iter_modules(checks.__path__)
+    for name in getattr(importlib.import_module(f"{checks.__name__}.{file.name}"), "__all__", ())
+}
+
+
+@pytest.mark.parametrize("number", range(len(WEIRD)), ids=WEIRD)
+def test_whatever_comes_gets_one_answer(number, capsys, monkeypatch):
+    monkeypatch.setattr(running, "SECONDS", 200.0)
+    weird = [*WEIRD.values()][number]
+    some = dict(list(ALL.items())[number % 8 :: 8])  # each check gets three of them
+    for name, judge in {"root": root, "softmax": softmax, **some}.items():
+        for answer in weird, lambda *arguments: weird:
+            printed = answer_of(judge, answer, capsys)
+            assert judged(printed, name) in ("✗", "…"), printed
+
+
+def test_numbers_beyond_all_floats_and_tensors_without_numbers_are_told(capsys):
+    assert "you say inf; it is 3.0" in answer_of(root, 10**400, capsys)
+    assert "a number is asked for; what came is a complex" in answer_of(root, 1j, capsys)
+    assert "you say nan; it is 3.0" in answer_of(root, math.nan, capsys)
+    sparse = torch.eye(3).to_sparse()
+    assert "what came is a tensor (sparse_coo) of shape (3, 3)" in answer_of(root, sparse, capsys)
+    told = answer_of(softmax, lambda scores: scores.to_sparse(), capsys)
+    assert "A tensor with all its numbers is asked for; what came is a tensor (sparse_coo)" in told
+
+
+ASCII = """
+from s2s_helpers.course.checks import data
+from s2s_helpers.course.show import show
+from s2s_helpers.loss import Seq2SeqLoss
+data.padding_mask(lambda ids: ids == 0)
+data.padding_mask(lambda ids: ids != 0)
+data.padding_mask(None)
+show(Seq2SeqLoss)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_a_terminal_without_utf_8_gets_its_answers(encoding):
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    ran = subprocess.run([sys.executable, "-c", ASCII], capture_output=True, env=environment)
+    printed = ran.stdout.decode(encoding)
+    assert ran.returncode == 0, ran.stderr.decode(errors="replace")
+    assert "[wrong] padding_mask: wrong on" in printed and "[right] padding_mask:" in printed
+    assert "padding_mask: not written yet." in printed and "class Seq2SeqLoss" in printed

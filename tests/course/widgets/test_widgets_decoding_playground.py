@@ -5,13 +5,14 @@ import base64
 import pytest
 import torch
 from test_widgets_beam_search_tree import WORDS, Table
-from toy_models import KINDS, build, log_probability, next_step, sentences
+from toy_models import KINDS, SOURCE, TINY, build, log_probability, next_step, sentences
 from traitlets import TraitError
 
 from s2s_helpers.course.widgets import DecodingPlayground
 from s2s_helpers.course.widgets.decoding_playground import DRAWN, ROWS
 from s2s_helpers.decoding import beam_search, greedy_decode, random_of, sample
-from s2s_helpers.vocabulary import PAD, SOS, Vocabulary
+from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
 BIG = Vocabulary.numbered(30)
 
@@ -149,3 +150,14 @@ def test_what_is_saved_is_a_picture_and_a_sentence():
     assert data["text/plain"].startswith("DecodingPlayground: ")
     assert "top_k, 2: " in data["text/plain"] and "seed 0; greedy: " in data["text/plain"]
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+
+
+def test_a_decoding_may_reach_the_last_position():
+    torch.manual_seed(0)
+    model = TransformerSeq2Seq(
+        SOURCE, TINY, width=8, heads=2, layers=1, positions="learned", max_positions=6
+    ).eval()
+    model.output.bias.data[EOS] = -50  # it hardly ever ends
+    rows = DecodingPlayground(model, "w4 w5").rows
+    assert [len(row["words"]) for row in rows if row["name"] != "beam"] == [6] * 4
+    assert all(len(row["steps"]) == len(row["words"]) for row in rows)
