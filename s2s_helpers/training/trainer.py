@@ -327,8 +327,7 @@ class Seq2SeqTrainer(RepairedTrainer):
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the {what} is {value} at step {self.step + 1}, epoch {self.current_epoch + 1}: "
-                "try a smaller lr, a longer warm-up, or a smaller clip; or does the model give a "
-                "token no chance at all (-inf), as label smoothing can't bear?"
+                "try a smaller lr, a longer warm-up, or a smaller clip"
             )
 
     def _total_loss(
