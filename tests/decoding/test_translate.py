@@ -358,7 +358,7 @@ def test_it_does_not_mix_two_runs(model, source, stopped):
         again()
     state = stopped.with_name("target.txt.state")
     state.write_text(json.dumps({"lines": 5}))
-    with pytest.raises(ValueError, match=r"target\.txt\.state is broken"):
+    with pytest.raises(ValueError, match=r"target\.txt\.state or .*is broken"):
         again()
     # What comes after the stop may be mended.
     assert stopped.with_name("target.txt.part").read_bytes().count(b"\n") == 5
