@@ -65,8 +65,8 @@ def read_faults(path: Path) -> list[Fault]:
 
 def run(fault: Fault, note: Path) -> None:
     """Plant the fault in a copy and run its tests there; a process of its own, which ends here."""
-    log = open(note.with_suffix(".log"), "w", encoding="utf-8")
-    with log, tempfile.TemporaryDirectory() as folder:
+    named = note.with_suffix(".log")
+    with named.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
         folder = os.path.realpath(folder)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
