@@ -272,7 +272,7 @@ def main() -> None:
     names = told.peers.split(",") if told.peers else QUICK if told.quick else list(PEERS)
     if unknown := set(names) - set(PEERS):
         parser.error(f"unknown peers {sorted(unknown)}; there are: {', '.join(PEERS)}")
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
     if told.what == "run":
         names = ["ours", *(name for name in names if name != "ours")]
         count = min(told.sentences, 96) if told.quick else told.sentences

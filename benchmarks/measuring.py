@@ -66,7 +66,7 @@ def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
 def machine(*packages: str) -> dict:
     """What it ran on, and with which versions of torch and these packages."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.exists() else []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     versions = {"python": platform.python_version()}
     for package in ("torch", *packages):

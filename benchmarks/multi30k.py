@@ -233,7 +233,7 @@ def write(kind: str, name: str, result: dict, seed: str | None = None) -> dict:
     cache_folder().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder() / "captions.lock"):  # several trainings may run at once
         results = {"runs": {}, "choices": {}}
-        results |= json.loads(FILE.read_text()) if FILE.exists() else {}
+        results |= json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
         result = result | {"machine": machine("sacrebleu", "sacremoses", "sentencepiece")}
         if seed is None:
             results[kind][name] = result
@@ -260,12 +260,12 @@ def main() -> None:
     if told.what != "table" and importlib.util.find_spec("sacremoses") is None:
         parser.error("it scores with sacremoses: pip install -e '.[test]'")
     if told.what == "table":
-        print(table(json.loads(FILE.read_text())))
+        print(table(json.loads(FILE.read_text("utf-8"))))
     elif told.what == "train":
         train(told)
     else:
         pin(told.threads)
-        there = json.loads(FILE.read_text())["choices"] if FILE.exists() else {}
+        there = json.loads(FILE.read_text("utf-8"))["choices"] if FILE.exists() else {}
         for name, change in CHOICES.items():
             if name not in there:
                 result, *_ = run(SHORT | change, told.seed, 1)

@@ -126,7 +126,7 @@ def main(quick: bool, hub: bool, seeds) -> None:
         print(table({"runs": runs}))
         return
     path = RESULTS / "pretrained.json"
-    results = json.loads(path.read_text()) if path.exists() else {"runs": {}, "hub": {}}
+    results = json.loads(path.read_text("utf-8")) if path.exists() else {"runs": {}, "hub": {}}
     results["machine"] = machine("transformers", "tokenizers") | {
         "threads": torch.get_num_threads()
     }

@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--quick", action="store_true", help="200 words, not saved")
     options = parser.parse_args(arguments)
-    results = {"runs": {}} | (json.loads(FILE.read_text()) if FILE.exists() else {})
+    results = {"runs": {}} | (json.loads(FILE.read_text("utf-8")) if FILE.exists() else {})
     if options.what != "table":
         pin(options.threads)
         settings = dict(RUNS[options.what])

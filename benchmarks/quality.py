@@ -107,7 +107,7 @@ def table(name: str, results: dict | None = None) -> str:
     """The README's table, or tables with a line above each, of a results file or of `results`."""
     if name == "headlines":
         return headlines()
-    results = results or json.loads((RESULTS / f"{name}.json").read_text())
+    results = results or json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
     if name == "captions":
         return captions.table(results)
     if name == "decoding":
@@ -146,7 +146,7 @@ def table(name: str, results: dict | None = None) -> str:
 def headlines() -> str:
     """Five lines for the project's README."""
     found = {
-        name: json.loads((RESULTS / f"{name}.json").read_text())
+        name: json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
         for name in ("phrasebook", "captions", "training_speed", "decoding", "scaling")
     }
     luong = found["phrasebook"]["runs"]["luong"]

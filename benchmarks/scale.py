@@ -91,7 +91,7 @@ def peak() -> float:
     """MB that this process has held at its most."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage counts what the process that started this one held, too
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1e3
+        return int(status.read_text("utf-8").partition("VmHWM:")[2].split()[0]) / 1e3
     import resource  # not on Windows
 
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -132,7 +132,7 @@ def by_vocabulary(sizes, device: str = "cpu") -> dict[int, dict[str, float]]:
         for name, split in ("all logits", 0), ("of features", 1):
             command = [sys.executable, __file__, "step", "--step", str(size), str(split)]
             command += ["--device", device]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
             found[size][name] = float(done.stdout)
     return found
 
@@ -159,8 +159,8 @@ def of_lines(model, sentences: list[str], lines: int) -> dict:
             files.save_state = real
         seconds = time.perf_counter() - started
         with target.open(encoding="utf-8") as file:
-            written = sum(1 for _ in file)
-        first = list(islice(target.open(encoding="utf-8"), 64))
+            first = list(islice(file, 64))
+            written = len(first) + sum(1 for _ in file)
     alone = translate(model, sentences[:64], attention=False)
     return {
         "lines": written, "seconds": seconds, "sentences_per_second": lines / seconds,
@@ -234,7 +234,7 @@ def main() -> None:
         )
         return
     if options.what == "table":
-        print(table(json.loads(FILE.read_text())))
+        print(table(json.loads(FILE.read_text("utf-8"))))
         return
     pin(options.threads)
     device = device_for(options.device)
@@ -242,7 +242,7 @@ def main() -> None:
     if options.quick:
         results = {"runs": {on: run(model, 256, 1, VOCABULARIES[:2], 2_000)}}
     else:
-        results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
+        results = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {"runs": {}}
         results["runs"][on] = run(model, 1024, 5, VOCABULARIES, options.lines)
         keep(results, FILE)
     print(table(results))

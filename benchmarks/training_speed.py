@@ -308,7 +308,7 @@ def main() -> None:
     told = parser.parse_args()
     if told.keep_memory and "MALLOC_TOP_PAD_" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
-    results = json.loads(FILE.read_text()) if FILE.exists() else {"runs": {}}
+    results = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {"runs": {}}
     if told.what == "run":
         rounds, count = (3, 2) if told.quick else (5, 6)
         result = run(told.threads, rounds, count, told.device)

@@ -45,3 +45,13 @@ def close_figures():
     """Let no test leave a figure to the next."""
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def links(tmp_path):
+    """Skip the test where this user may make no symbolic links, as most on Windows."""
+    try:
+        (tmp_path / "tried").symlink_to("anything")
+    except OSError:
+        pytest.skip("no symbolic links to be had here")
+    (tmp_path / "tried").unlink()

@@ -65,7 +65,8 @@ def read_faults(path: Path) -> list[Fault]:
 
 def run(fault: Fault, note: Path) -> None:
     """Plant the fault in a copy and run its tests there; a process of its own, which ends here."""
-    with open(note.with_suffix(".log"), "w") as log, tempfile.TemporaryDirectory() as folder:
+    named = note.with_suffix(".log")
+    with named.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
         folder = os.path.realpath(folder)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
@@ -90,7 +91,7 @@ def run(fault: Fault, note: Path) -> None:
 
         class Witness:
             def pytest_exception_interact(self, node, call):
-                note.write_text(f"{call.excinfo.typename} {node.nodeid}")
+                note.write_text(f"{call.excinfo.typename} {node.nodeid}", "utf-8")
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
         options += ["--hypothesis-profile", "faults", "-k", fault.chosen, f"tests/{fault.tests}"]
@@ -128,7 +129,7 @@ def run_all(jobs: list[Fault], workers: int, folder: Path):
                 process.kill()
                 process.join()
                 del running[sentinel]
-                seen = note.read_text() if note.exists() else ""
+                seen = note.read_text("utf-8") if note.exists() else ""
                 log = note.with_suffix(".log")
                 log = log.read_text(errors="replace") if log.exists() else ""
                 yield job, verdict(process.exitcode, seen), now - started, seen, log

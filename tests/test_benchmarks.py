@@ -109,13 +109,13 @@ def test_a_table_for_each_machine(quality, monkeypatch, tmp_path):
 
 def test_every_figure_is_of_three_seeds(quality):
     for name in ("phrasebook", "multi30k"):
-        results = json.loads((quality.RESULTS / f"{name}.json").read_text())
+        results = json.loads((quality.RESULTS / f"{name}.json").read_text("utf-8"))
         assert len(results["machine"]["seeds"]) == 3
         assert all(len(runs) == 3 for runs in results["runs"].values())
 
 
 def test_attention_and_transformer_keep_their_promise(quality):
-    runs = json.loads((quality.RESULTS / "phrasebook.json").read_text())["runs"]
+    runs = json.loads((quality.RESULTS / "phrasebook.json").read_text("utf-8"))["runs"]
     for kind in ("bahdanau", "luong", "transformer"):
         assert min(run["test_accuracy"] for run in runs[kind]) >= 95
 
@@ -321,11 +321,13 @@ def test_results_of_several_trainings_stand_side_by_side(captions):
     for name, seed in ("8 passes on A", "0"), ("8 passes on A", "1"), ("20 passes on B", "0"):
         captions.write("runs", name, {"seed": int(seed)}, seed)
     captions.write("choices", "as it is", {"seed": 0})
-    kept = json.loads(captions.FILE.read_text())
+    kept = json.loads(captions.FILE.read_text("utf-8"))
     assert {name: list(seeds) for name, seeds in kept["runs"].items()} == {
         "8 passes on A": ["0", "1"], "20 passes on B": ["0"]
     }  # fmt: skip
-    assert kept["choices"]["as it is"]["machine"]["versions"]["torch"] == torch.__version__
+    version = kept["choices"]["as it is"]["machine"]["versions"]["torch"]
+    # What pip knows may leave the build out, "2.13.0" for "2.13.0+cu130".
+    assert version.partition("+")[0] == torch.__version__.partition("+")[0]
     assert "tok:13a" in kept["signature"]
 
 
@@ -347,7 +349,7 @@ def test_one_command_from_the_captions_to_a_saved_score(captions, monkeypatch, c
         captions.main()
     shown = capsys.readouterr().out
     assert "| 1 pass | " in shown and "| 8 passes | " in shown
-    (seeds,) = json.loads(captions.FILE.read_text())["runs"].values()
+    (seeds,) = json.loads(captions.FILE.read_text("utf-8"))["runs"].values()
     assert list(seeds) == ["3"]  # what is quick is not kept
     run = seeds["3"]
     assert [row["epoch"] for row in run["curve"]] == [1, 2, 3, 4, 5, 6]

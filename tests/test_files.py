@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import sys
 from collections import Counter, OrderedDict, namedtuple
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def save_vocabulary(path: Path) -> None:
 
 @pytest.fixture(params=[0o022, 0o077], ids=oct)
 def umask(request):
+    if sys.platform == "win32":
+        pytest.skip("Windows has no modes")
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -53,7 +56,7 @@ def test_an_old_file_keeps_its_mode(tmp_path, umask, writer):
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_link_stays_a_link(tmp_path, writer):
+def test_a_link_stays_a_link(tmp_path, links, writer):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "file", tmp_path / "link"
     target.write_text("old")
@@ -63,7 +66,7 @@ def test_a_link_stays_a_link(tmp_path, writer):
     assert sorted(tmp_path.rglob("*")) == sorted([target.parent, target, link])
 
 
-def test_a_link_to_a_file_that_is_not_there_yet(tmp_path):
+def test_a_link_to_a_file_that_is_not_there_yet(tmp_path, links):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     write(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
@@ -123,11 +126,13 @@ def test_all_is_on_the_disk_before_the_name_is_taken(tmp_path, monkeypatch):
 def test_a_folder_and_a_device_are_not_replaced(tmp_path):
     with pytest.raises(IsADirectoryError, match="not a file"):
         write(tmp_path, "new")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="not a file"):
-        write(tmp_path / "pipe", "new")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match="not a file"):
+            write(tmp_path / "pipe", "new")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows counts the folders, too")
 def test_a_name_as_long_as_the_system_takes(tmp_path):
     write(tmp_path / ("a" * 255), "new")
     assert (tmp_path / ("a" * 255)).read_text() == "new"
@@ -144,10 +149,11 @@ def test_errors_of_the_system_are_told_as_they_are(tmp_path, monkeypatch):
         read_file(tmp_path / "file", "model")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read(tmp_path):
     save_file({"a": 1}, tmp_path / "file")
     (tmp_path / "file").chmod(0)
+    if os.access(tmp_path / "file", os.R_OK):
+        pytest.skip("root, and everybody on Windows, may read every file")
     with pytest.raises(PermissionError):
         read_file(tmp_path / "file", "model")
 
@@ -161,7 +167,7 @@ def test_a_missing_and_a_broken_file(tmp_path):
         (tmp_path / "file").write_bytes(content)
         with pytest.raises(ValueError, match="file is broken or not a model"):
             read_file(tmp_path / "file", "model")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises((IsADirectoryError, PermissionError)):  # Windows says the second
         read_file(tmp_path, "model")
 
 

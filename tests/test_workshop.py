@@ -274,7 +274,7 @@ def test_what_is_returned_is_gathered_by_learner(tmp_path, capsys, monkeypatch):
     assert "anna        ✓ ·  1 of 2" in shown
 
 
-def test_files_that_are_no_notebooks_are_named_and_skipped(tmp_path, monkeypatch):
+def test_files_that_are_no_notebooks_are_named_and_skipped(tmp_path, links, monkeypatch):
     monkeypatch.setattr(gather, "MOST_BYTES", 10_000)
     odd = {
         "01_data_cut": '{"cells": [',

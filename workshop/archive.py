@@ -121,7 +121,7 @@ def download(folder: Path, target: str, own: bool) -> list[Path]:
 def project_files() -> dict[str, Path]:
     """What git keeps of the project, without the solutions."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, encoding="utf-8"
     ).stdout.split("\0")
     kept = [
         name for name in listed if name and not name.startswith(("notebooks/solutions/", ".ci/"))

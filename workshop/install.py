@@ -85,7 +85,7 @@ def install(part, folder, python):
             shutil.copy(os.path.join(source, file), place)
     settings = os.path.join(folder, ".venv", "share", "jupyter", "lab", "settings")
     os.makedirs(settings, exist_ok=True)
-    with open(os.path.join(settings, "overrides.json"), "w") as file:
+    with open(os.path.join(settings, "overrides.json"), "w", encoding="utf-8") as file:
         file.write(NO_NEWS)
     with open(os.path.join(folder, ".venv", "installed"), "w", encoding="utf-8") as file:
         file.write(stamp(folder))

@@ -255,7 +255,7 @@ def browser():
             raise Note("none found", "open the address that JupyterLab prints in any browser")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page = os.path.join(folder, "page.html")
-        with open(page, "w") as file:
+        with open(page, "w", encoding="utf-8") as file:
             file.write(PAGE)
         command = [paths[0], "--headless", "--disable-gpu", "--virtual-time-budget=2000"]
         command += ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []

@@ -41,10 +41,10 @@ def torchrun(*arguments: Any, processes: int = 2, restarts: int = 0) -> Iterator
     module = [] if str(arguments[0]).endswith(".py") else ["-m", "s2s_helpers.training"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}", *module]
-    once = dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONUNBUFFERED="1")
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(
-        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=errors, text=True,
-        env=os.environ | once,
+    once = dict(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", PYTHONUNBUFFERED="1", PYTHONUTF8="1")
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors, subprocess.Popen(
+        [*command, *map(str, arguments)], stdout=subprocess.PIPE, stderr=errors,
+        encoding="utf-8", env=os.environ | once,
     ) as process:  # fmt: skip
         try:
             yield from map(str.rstrip, process.stdout)

@@ -281,7 +281,7 @@ def begun(
         return {"settings": settings, "lines": 0, "read": 0, "written": 0}, read
     advice = f"use another target, or delete {state_file} to start anew"
     try:
-        state = json.loads(state_file.read_text())
+        state = json.loads(state_file.read_text("utf-8"))
         known, count, size, digest = (state[k] for k in ("settings", "lines", "read", "digest"))
         if min(count, size, state["written"]) < 0 or part.stat().st_size < state["written"]:
             raise ValueError("more was written than is there")

@@ -91,5 +91,6 @@ def too_late(module: nn.Module, *_: Any, **__: Any) -> None:
 
 def any_global_hook() -> bool:
     """Whether a hook is on all modules."""
-    ask = getattr(torch_module, "_has_any_global_hook", None)  # a private name
-    return ask is None or ask()
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    found = [getattr(torch_module, f"_global_{kind}_hooks", None) for kind in kinds]  # private
+    return any(hooks is None or len(hooks) > 0 for hooks in found)

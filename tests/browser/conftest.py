@@ -60,7 +60,7 @@ def lab(tmp_path_factory):
     environment = dict(os.environ, PYTHONPATH=str(ROOT), JUPYTER_PREFER_ENV_PATH="1")
     # Its own settings, not those of whoever runs the tests: a dark theme, say.
     environment |= {"JUPYTER_CONFIG_DIR": str(settings), "JUPYTERLAB_SETTINGS_DIR": str(settings)}
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         server = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     address = f"http://127.0.0.1:{port}"
     for _ in range(120):
@@ -69,7 +69,7 @@ def lab(tmp_path_factory):
             break
         except OSError:
             if server.poll() is not None:
-                pytest.fail(f"JupyterLab ended: {log.read_text()[-2000:]}")
+                pytest.fail(f"JupyterLab ended: {log.read_text('utf-8')[-2000:]}")
             time.sleep(0.5)
     yield folder, address, token
     server.terminate()

@@ -226,6 +226,6 @@ def test_a_training_goes_on_with_its_error_rates(benchmark, words, tmp_path):
 def test_benchmark_results_are_kept_whole(benchmark, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "FILE", tmp_path / "pronunciation.json")
     benchmark.write({"runs": {}})
-    assert json.loads(benchmark.FILE.read_text())["machine"]["cores"]
+    assert json.loads(benchmark.FILE.read_text("utf-8"))["machine"]["cores"]
     assert [path.name for path in tmp_path.iterdir()] == ["pronunciation.json"]
     assert pronunciation.PUBLISHED

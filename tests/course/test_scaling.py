@@ -1,6 +1,7 @@
 """Runs on several processes from a script, and what they would cost."""
 
 import os
+import sys
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,6 +19,7 @@ def test_a_failed_run_says_why(tmp_path):
         list(scaling.torchrun(script, processes=1))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there os.kill can't ask")
 def test_a_caller_that_stops_reading_leaves_nothing_running(tmp_path):
     script = tmp_path / "sleeper.py"
     script.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(300)\n")

@@ -404,7 +404,7 @@ def test_the_benchmark_measures_and_tells(monkeypatch, tmp_path):
     assert "| google-t5/t5-small | 60 M | 12.3 | 19 | 23.4 |" in table
     assert table.count("| BART, pre-trained | ") == 1 and "± 0.0" in table
     script.keep(results, tmp_path / "results.json")
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == results
     assert [each.name for each in tmp_path.iterdir()] == ["results.json"]
     monkeypatch.setattr(
         script, "load_pretrained", lambda **options: (_ for _ in ()).throw(FileNotFoundError())

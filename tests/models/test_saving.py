@@ -1,6 +1,5 @@
 """What is saved can be loaded, and what could not be loaded is not saved."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -445,7 +444,6 @@ def test_a_model_without_vocabularies_has_none_in_its_file(path):
     assert load_model(path).source_vocabulary is None
 
 
-@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="modes of Unix")
 def test_a_file_that_may_not_be_read_is_not_called_broken(path, monkeypatch):
     save_model(build("rnn"), path)
 

@@ -130,7 +130,7 @@ def test_int8_is_smaller(exported):
         for name in ("float", "int8")
     }
     assert size["int8"] < size["float"]
-    assert json.loads((folder / "int8" / "model.json").read_text())["cache"][1] == 2
+    assert json.loads((folder / "int8" / "model.json").read_text("utf-8"))["cache"][1] == 2
 
 
 def test_what_cannot_be_exported_is_refused(exported, tmp_path):

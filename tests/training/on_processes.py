@@ -64,7 +64,7 @@ def main(folder, epochs, begun_by, patience=3):
         del epoch["seconds"]
     rank = trainer.processes.rank
     torch.save(trainer.model.state_dict(), f"{folder}/weights{rank}.pt")
-    Path(f"{folder}/history{rank}.json").write_text(json.dumps(found))
+    Path(f"{folder}/history{rank}.json").write_text(json.dumps(found), "utf-8")
     trainer.processes.end()
 
 

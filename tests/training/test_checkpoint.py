@@ -218,17 +218,18 @@ def test_checkpoints_that_are_not_there_or_broken(tmp_path):
 # In the middle of an epoch
 
 
+def noisy(examples):
+    """A batch in which each example has noise of its own; workers that are spawned import it."""
+    drop = torch.rand(len(examples)) < 0.5
+    pairs = zip(examples, drop, strict=True)
+    return collate([(pair[0][-2:] if cut else pair[0], pair[1]) for pair, cut in pairs])
+
+
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, id="two_workers")])
 def test_resumed_within_an_epoch_is_as_if_never_stopped(tmp_path, stop_at, workers):
     def loader():
-        """Shuffled by the global generator, and each example has noise of its own."""
-
-        def noisy(examples):
-            drop = torch.rand(len(examples)) < 0.5
-            pairs = zip(examples, drop, strict=True)
-            return collate([(pair[0][-2:] if cut else pair[0], pair[1]) for pair, cut in pairs])
-
+        """Shuffled by the global generator."""
         return torch.utils.data.DataLoader(DATASET, 2, True, collate_fn=noisy, num_workers=workers)
 
     settings = {"epochs": 3, "save_every": 1}

@@ -477,7 +477,7 @@ def test_treadmills_callbacks_work(tmp_path):
     )
     trainer.fit()
     assert logger.lr_history == pytest.approx([0.5, 0.5 / 3, 0.5 / 5, 0.5 / 7])
-    assert log.read_text().splitlines()[0] == "epoch,loss,val_loss,val_perplexity"
+    assert log.read_text("utf-8").splitlines()[0] == "epoch,loss,val_loss,val_perplexity"
     assert [p.name[0] for p in tmp_path.glob("*.pt")] == [str(trainer.history.best_epoch - 1)]
 
 
