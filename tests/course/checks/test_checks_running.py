@@ -353,7 +353,8 @@ ALL = {
 def test_whatever_comes_gets_one_answer(number, capsys, monkeypatch):
     monkeypatch.setattr(running, "SECONDS", 200.0)
     weird = [*WEIRD.values()][number]
-    some = dict(list(ALL.items())[number % 8 :: 8])  # each check gets three of them
+    # Each check gets three of them, but for the challenges, which first decode with a model.
+    some = {name: ALL[name] for name in list(ALL)[number % 8 :: 8] if not name.startswith("beat_")}
     for name, judge in {"root": root, "softmax": softmax, **some}.items():
         for answer in weird, lambda *arguments: weird:
             printed = answer_of(judge, answer, capsys)
