@@ -9,11 +9,13 @@ status 413 or 422 and the limit in words. `GET /health` answers 200 once the mod
 """
 
 import argparse
+import multiprocessing
 import os
 import signal
 import socket
 import threading
-from typing import Any
+import time
+from typing import Annotated, Any
 
 import torch
 
@@ -24,16 +26,27 @@ from s2s_helpers.optional import import_optional
 
 # Not within a function: LitServe's worker process looks the class below up here.
 litserve = import_optional("litserve")
+AfterValidator = import_optional("pydantic").AfterValidator
 TEXTS, CHARACTERS, BYTES = 32, 400, 100_000  # limits: texts a request, characters a text, in all
 HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # that LitServe knows
+WANTED = 'send {"texts": ["a sentence", ...]}, one or more, all of them strings'
+STOPS = (signal.SIGINT, signal.SIGTERM)
+SECONDS = 5  # for requests under way when the server is stopped
+
+
+def only_texts(request: dict) -> dict:
+    """The request without all but its texts: what else it holds may be too deep for the way to the
+    model's process. Raises ValueError where these are not a list of strings."""
+    texts = request.get("texts")
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise ValueError(WANTED)
+    return {"texts": texts}
 
 
 def check_texts(request: dict, model: Any) -> list[str]:
     """The texts of a request. Raises ValueError that names the limit, or the text, where there are
     too many, or one is too long, empty, or not a text."""
-    texts = request.get("texts") if isinstance(request, dict) else None
-    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
-        raise ValueError('send {"texts": ["a sentence", ...]}, one or more, all of them strings')
+    texts = only_texts(request)["texts"]
     if len(texts) > TEXTS:
         raise ValueError(f"{len(texts)} texts, but a request may have {TEXTS}")
     for number, text in enumerate(texts):
@@ -57,10 +70,14 @@ class TranslationAPI(litserve.LitAPI):  # type: ignore[name-defined]
         self.path, self.beam_size = str(path), beam_size
 
     def setup(self, device: str) -> None:
+        if multiprocessing.parent_process():
+            end_with_parent()
         torch.set_num_threads(1)
         self.model = prepacked(load_model(self.path))
 
-    def decode_request(self, request: dict) -> list[str] | Exception:
+    def decode_request(
+        self, request: Annotated[dict, AfterValidator(only_texts)]
+    ) -> list[str] | Exception:
         try:
             return check_texts(request, self.model)
         except Exception as error:
@@ -93,6 +110,40 @@ class TranslationAPI(litserve.LitAPI):  # type: ignore[name-defined]
         responses = import_optional("fastapi.responses")
         detail = str(output).encode("utf-8", "replace").decode("utf-8")
         return responses.JSONResponse({"detail": detail}, status_code=422)
+
+
+def say_what_is_wanted(request: Any, error: Any) -> Any:
+    """FastAPI's answer to a body that it cannot read: one sentence, not the body once more."""
+    found = error.errors()[0]
+    said = found.get("ctx", {}).get("error")
+    if not isinstance(said, ValueError):
+        before = f"the body is no JSON ({said}): " if found["type"] == "json_invalid" else ""
+        said = f"{before}{WANTED}, with the header Content-Type: application/json"
+    responses = import_optional("fastapi.responses")
+    return responses.JSONResponse({"detail": str(said)}, status_code=422)
+
+
+def stop(*_: Any) -> None:
+    """Interrupt the main thread, once: a second signal would break off LitServe's cleaning up."""
+    for each in STOPS:
+        signal.signal(each, lambda *_: None)
+    raise KeyboardInterrupt
+
+
+def end_with_parent() -> None:
+    """Let this process end when its parent has, were it by kill -9, and leave it to the parent to
+    hear what a terminal (Ctrl-C) or systemd (SIGTERM) sends to all."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGTERM) is stop:  # a fork's, from its parent
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stop_with_parent() -> None:
@@ -138,12 +189,18 @@ def main() -> None:
         check_options(options)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{error}\n")
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
+    for each in STOPS:  # SIGINT is ignored in the background
+        signal.signal(each, stop)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=end_with_parent)
     if options.stop_with_parent:
         threading.Thread(target=stop_with_parent, daemon=True).start()
     batching = dict(max_batch_size=options.max_batch_size, batch_timeout=options.batch_timeout)
     api = TranslationAPI(options.model, options.beam_size, **batching)
     server = litserve.LitServer(api, accelerator="cpu", max_payload_size=BYTES)
+    server.uvicorn_graceful_timeout = SECONDS
+    errors = import_optional("fastapi.exceptions")
+    server.app.exception_handler(errors.RequestValidationError)(say_what_is_wanted)
     server.run(options.host, options.port, generate_client_file=False, log_level="error")
 
 

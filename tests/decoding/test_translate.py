@@ -407,6 +407,10 @@ def test_a_source_is_not_translated_into_itself(model, source, tmp_path, links):
         other.rename(source)
     with pytest.raises(ValueError, match="is a folder"):
         translate_file(model, source, tmp_path / "folder", progress=False)
+    if hasattr(os, "mkfifo"):  # as /dev/null, which would be replaced by a file
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="is a device or a pipe"):
+            translate_file(model, source, tmp_path / "pipe", progress=False)
     with pytest.raises(FileNotFoundError):
         translate_file(model, tmp_path / "none", tmp_path / "none", progress=False)
     assert source.read_text("utf-8") == text

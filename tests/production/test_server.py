@@ -1,7 +1,12 @@
 """The server for real: it batches, says what is wrong with a request, and stops."""
 
+import asyncio
+import contextlib
 import importlib.util
+import inspect
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 if importlib.util.find_spec("litserve") is None:
     pytest.skip("litserve is not installed", allow_module_level=True)
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from s2s_helpers.decoding import translate
 from s2s_helpers.models import TransformerSeq2Seq, save_model
@@ -41,14 +51,15 @@ def file(model, tmp_path_factory):
     return path
 
 
-def start(file, *options):
+def start(file, *options, **more):
     """The command, on a free port: the process and its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "s2s_helpers.production.server", "--stop-with-parent"]
     command += ["--model", str(file), "--port", port, *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = dict(stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, **pipes, **more)
     return process, f"http://127.0.0.1:{port}"
 
 
@@ -191,10 +202,91 @@ def test_an_error_is_only_for_who_made_it(url):
 def test_what_never_reaches_the_model(url):
     status, answer = post(url, ["x" * BYTES])
     assert status == 413 and "too large" in answer["detail"]
-    for body in (b"{no json", b"[1]"):
-        status, answer = post(url, body)
-        assert status == 422 and answer["detail"]
     assert post(url, TEXTS[:1])[0] == 200  # it lives on
+
+
+MALFORMED = {
+    "the body is no JSON (Expecting property name enclosed in double quotes): send": [b"{no json"],
+    "send": [b"", b"[1]", b"[NaN]", rb'"\ud83d"', b"3", rb'{"\ud83d": 1}', b'{"texts": NaN}'],
+    'send {"texts"': [b'{"texts": ' + b"[" * 900 + b"]" * 900 + b"}"],
+    "There was an error parsing the body": [b'{"texts": ["\xff"]}', b"[" * 40_000, b"9" * 5000],
+}
+
+
+@pytest.mark.parametrize("message", MALFORMED)
+def test_a_malformed_body_is_answered_with_one_sentence(url, message):
+    for body in MALFORMED[message]:
+        status, answer = post(url, body)
+        assert 400 <= status < 500 and answer["detail"].startswith(message)
+
+
+def test_the_wrong_type_of_content_is_named(url):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl --data says
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/predict", b'{"texts": ["a"]}', form))
+    assert refused.value.code == 422
+    assert "Content-Type: application/json" in json.load(refused.value)["detail"]
+
+
+def test_what_else_a_request_holds_stays_behind(url, model):
+    deep = b'{"more": ' + b"[" * 900 + b"]" * 900 + b', "texts": ["' + TEXTS[0].encode() + b'"]}'
+    assert post(url, deep)[1]["translations"] == [translate(model, TEXTS[:1])[0].text]
+
+
+@pytest.fixture(scope="module")
+def answered(file):
+    """A function: a body to the status and answer of the API, by FastAPI, without a socket."""
+    api = TranslationAPI(file, max_batch_size=8)
+    api.setup("cpu")
+    wanted = inspect.signature(api.decode_request).parameters["request"].annotation
+    app = FastAPI(exception_handlers={RequestValidationError: server.say_what_is_wanted})
+
+    @app.post("/predict")
+    def predict(request: wanted):
+        return api.encode_response(api.predict([api.decode_request(request)])[0])
+
+    def ask(body):
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": body}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/predict", "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }  # fmt: skip
+        asyncio.run(app(scope, receive, send))
+        return sent[0]["status"], json.loads(b"".join(part.get("body", b"") for part in sent))
+
+    return ask
+
+
+anything = st.text(st.characters(exclude_categories=()))  # half surrogate pairs as well
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | anything | st.sampled_from(TEXTS),
+    lambda inner: st.lists(inner) | st.dictionaries(anything | st.just("texts"), inner),
+    max_leaves=10,
+)
+texts = st.lists(st.sampled_from(TEXTS) | anything, min_size=1, max_size=40)
+
+
+@given(
+    (st.fixed_dictionaries({"texts": texts | values}, optional={"more": values}) | values),
+    st.integers(0, 500), st.binary(max_size=3), st.booleans(),
+)  # fmt: skip
+@settings(max_examples=300)
+def test_any_body_is_answered_or_refused_in_a_sentence(answered, value, place, piece, whole):
+    body = json.dumps(value).encode()
+    status, answer = answered(body if whole else body[:place] + piece + body[place:])
+    if status == 200:
+        assert all(isinstance(text, str) for text in answer["translations"])
+        assert len(answer["translations"]) == answer["batch"]
+        assert not whole or answer["batch"] == len(value["texts"])
+    else:
+        assert 400 <= status < 500 and isinstance(answer["detail"], str) and answer["detail"]
 
 
 def test_half_a_surrogate_pair_is_an_error_of_its_own_request(url, model):
@@ -219,6 +311,28 @@ def test_a_server_of_single_requests(file, model):
         process.wait(20)
     finally:
         process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of POSIX")
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT to all", "SIGTERM to all", "SIGKILL"])
+def test_it_stops_while_busy_and_leaves_no_process_behind(file, how):
+    name, _, to_all = how.partition(" ")
+    process, url = start(file, start_new_session=True)
+    try:
+        until(lambda: up(url) or process.poll() is not None)
+        with ThreadPoolExecutor(4) as pool:
+            busy = [pool.submit(post, url, TEXTS) for _ in range(40)]
+            until(lambda: any(each.done() for each in busy))
+            (os.killpg if to_all else os.kill)(process.pid, getattr(signal, name))
+            # Every process of the server holds the other end.
+            _, said = process.communicate(timeout=30)
+            statuses = {each.result()[0] for each in busy if each.exception() is None}
+        assert statuses <= ({200, 500} if name == "SIGKILL" else {200, 503}) and not up(url)
+        assert process.returncode == (-signal.SIGKILL if name == "SIGKILL" else 0)
+        assert name == "SIGKILL" or not said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 BAD_OPTIONS = {
