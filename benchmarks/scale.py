@@ -144,7 +144,7 @@ def of_lines(model, sentences: list[str], lines: int) -> dict:
         source, target = Path(folder) / "captions.en", Path(folder) / "captions.fr"
         with source.open("w", encoding="utf-8") as file:
             file.writelines(f"{text}\n" for text in islice(cycle(sentences), lines))
-        files, early = import_module("s2s_helpers.decoding.translate"), []
+        files, early = import_module("s2s_helpers.decoding.translate_file"), []
         real, started = files.save_state, time.perf_counter()
 
         def watched(path, state):

@@ -8,7 +8,7 @@ import torch
 from toy_models import build
 
 from s2s_helpers.data import Seq2SeqDataset, make_loader
-from s2s_helpers.decoding.translate import translate_file
+from s2s_helpers.decoding import translate_file
 from s2s_helpers.files import read_file, save_file
 from s2s_helpers.models import load_model, save_model
 from s2s_helpers.training import Seq2SeqTrainer, training_config

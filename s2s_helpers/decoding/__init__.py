@@ -16,4 +16,5 @@ from s2s_helpers.decoding.search import (
     most_probable,
     next_log_probabilities,
 )
-from s2s_helpers.decoding.translate import Translation, encode_source, translate, translate_file
+from s2s_helpers.decoding.translate import Translation, encode_source, translate
+from s2s_helpers.decoding.translate_file import translate_file
