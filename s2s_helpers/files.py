@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with open(scratch, "xb") as file:
+        with naming(path), open(scratch, "xb") as file:
             if path.exists():
                 os.chmod(scratch, path.stat().st_mode & 0o7777)
             yield file
@@ -46,6 +46,21 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Let an OSError of the system, such as that of a full disk, say which file it is about."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save's own error after that of the system says nothing of the disk.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno and cause.filename is None:
+            cause.filename = os.fspath(path)
+        raise cause from None
 
 
 def save_file(value: Any, path: str | os.PathLike) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 from collections import Counter, OrderedDict, namedtuple
 from pathlib import Path
@@ -248,3 +249,22 @@ def test_a_new_folder_has_the_mode_of_the_umask(tmp_path, umask):
     with new_folder(tmp_path / "a"):
         pass
     assert mode(tmp_path / "a") == 0o777 & ~umask
+
+
+FULL = """
+import resource, sys, torch
+from s2s_helpers.files import save_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+save_file(torch.ones(int(sys.argv[2])), sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of files")
+@pytest.mark.parametrize("numbers", [1000, 10**6])
+def test_a_full_disk_is_told_with_the_file(tmp_path, numbers):
+    path = tmp_path / "x.pt"
+    save_file({"old": 1}, path)
+    command = [sys.executable, "-c", FULL, str(path), str(numbers)]
+    said = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()[-1]
+    assert said.startswith("OSError: [Errno ") and said.endswith(f"File too large: '{path}'")
+    assert read_file(path, "file") == {"old": 1} and len(list(tmp_path.iterdir())) == 1

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from s2s_helpers.decoding.search import LINES
 from s2s_helpers.decoding.translate import chosen_search, decode, encode_source
-from s2s_helpers.files import atomic_write
+from s2s_helpers.files import atomic_write, naming
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.models.view import VIEW
 from s2s_helpers.text import normalise
@@ -66,7 +66,7 @@ def translate_file(
         out = part.open("r+b" if part.exists() else "w+b")
         size = source.stat().st_size
         bar = tqdm(total=size, unit="B", unit_scale=True, disable=not progress)
-        with out, bar:
+        with naming(part), out, bar:
             out.truncate(state["written"])  # what came after the last full chunk is made again
             out.seek(state["written"])
             bar.update(state["read"])
