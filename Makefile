@@ -52,6 +52,7 @@ benchmark: install
 	$(PYTHON_OF_VENV) benchmarks/pronunciation.py short --quick
 	$(PYTHON_OF_VENV) benchmarks/summarization.py --quick
 	$(PYTHON_OF_VENV) benchmarks/forecasting.py --quick
+	$(PYTHON_OF_VENV) benchmarks/endurance.py --quick
 
 benchmark-full: install
 	$(PYTHON_OF_VENV) benchmarks/quality.py phrasebook
@@ -73,4 +74,5 @@ benchmark-full: install
 	$(PYTHON_OF_VENV) benchmarks/pronunciation.py long
 	$(PYTHON_OF_VENV) benchmarks/summarization.py
 	$(PYTHON_OF_VENV) benchmarks/forecasting.py
+	$(PYTHON_OF_VENV) benchmarks/endurance.py
 	$(PYTHON_OF_VENV) benchmarks/quality.py readme

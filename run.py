@@ -276,6 +276,7 @@ STAGES = [
         r"(?:FAILED|ERROR) (.+?)(?: - |$)",
         PYTEST,
     ),
+    ("endurance", ["benchmarks/endurance.py", "--quick"], None, None),
 ]
 
 

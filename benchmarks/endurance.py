@@ -507,11 +507,16 @@ def main() -> None:
     if options.task:
         return TASKS[options.task[0]](*options.task[1:])
     path, found = measuring.RESULTS / "endurance.json", {}
-    for name in options.part or PARTS:
+
+    def done(name: str) -> tuple:
         run, long, short = PARTS[name]
         began = time.monotonic()
-        found[name] = run(**(short if options.quick else long))
-        print(f"{name}: {found[name]}, {time.monotonic() - began:.0f} s", flush=True)
+        return name, run(**(short if options.quick else long)), time.monotonic() - began
+
+    with ThreadPoolExecutor(2 if options.quick else 1) as pool:
+        for name, result, seconds in pool.map(done, options.part or PARTS):
+            found[name] = result
+            print(f"{name}: {result}, {seconds:.0f} s", flush=True)
     if not options.quick:
         before = json.loads(path.read_text("utf-8"))["parts"] if path.exists() else {}
         measuring.keep({"machine": measuring.machine(), "parts": before | found}, path)

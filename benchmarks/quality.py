@@ -34,7 +34,10 @@ from s2s_helpers.decoding import translate
 ROOT = Path(__file__).parent.parent
 SEEDS = (0, 1, 2)
 # Each of these is a script beside this one, whose `table` makes its rows.
-BEYOND = ("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling")
+BEYOND = (
+    *("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling"),
+    "endurance",
+)
 TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale", *BEYOND)
 READMES = {ROOT / "README.md": ("headlines",), ROOT / "benchmarks" / "README.md": TABLES}
 NAMES = {
