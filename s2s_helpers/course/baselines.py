@@ -51,7 +51,7 @@ def autoregression(
 ) -> np.ndarray:
     """Linear in earlier values, of which the AIC picks the number up to two seasons, with normal
     errors (Yule 1927; statsmodels)."""
-    history = numbers(history, "the history", 4 * period + 3)  # as many as the numbers it fits
+    history = numbers(history, "the history", 4 * period + 4)  # one more than what it fits
     models = import_optional("statsmodels.tsa.ar_model")
     lags = models.ar_select_order(history, 2 * period + 1, ic="aic").ar_lags
     steps = len(history), len(history) + horizon - 1

@@ -124,7 +124,7 @@ def test_forecasts_of_another_shape_are_named():
 
 
 @pytest.mark.parametrize(
-    "method, fewest", [(seasonal_naive, 7), (holt_winters, 12), (autoregression, 27)]
+    "method, fewest", [(seasonal_naive, 7), (holt_winters, 12), (autoregression, 28)]
 )
 def test_a_classic_says_how_much_history_it_needs(method, fewest):
     values = wave(fewest, noise=0.1)

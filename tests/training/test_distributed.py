@@ -250,7 +250,8 @@ print(f"{run.rank} of {run.world}: {found} {run.sums(1, run.rank)} {weights.toli
 run.end()
 """
     )
-    lines = sorted(scaling.torchrun(script))
+    # gloo may print, too
+    lines = sorted(line for line in scaling.torchrun(script) if " of 2: " in line)
     said = "[3.0, torch.bfloat16, 30.0, None] [2.0, 1.0] [4.0, 4.0]"
     assert lines == [f"{rank} of 2: {said}" for rank in (0, 1)]
 
