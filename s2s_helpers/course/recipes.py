@@ -118,7 +118,8 @@ RECIPES = {
 LEARNED_FROM = (
     *("text", "vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
-    *("training/config", "training/trainer", "training/repairs", "training/schedules"),
+    *("training/config", "training/trainer", "training/average", "training/repairs"),
+    "training/schedules",
 )
 
 

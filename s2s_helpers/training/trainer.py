@@ -26,6 +26,7 @@ from s2s_helpers.files import as_seed, save_file
 from s2s_helpers.loss import Seq2SeqLoss, total_loss, total_of
 from s2s_helpers.metrics import perplexity
 from s2s_helpers.training import checkpoint
+from s2s_helpers.training.average import average_of
 from s2s_helpers.training.config import EpochSoFar, History
 from s2s_helpers.training.distributed import Processes, batches_per_step
 from s2s_helpers.training.repairs import RepairedTrainer, in_notebook
@@ -393,18 +394,7 @@ class Seq2SeqTrainer(RepairedTrainer):
 
     def new_average(self) -> AveragedModel:
         """A copy of the model, whose weights will follow the model's slowly."""
-
-        def follow(averaged: Any, current: Any, _: Any) -> None:
-            # A shorter memory at first, so that the random start is soon forgotten.
-            decay = min(self.ema, (1 + self.step) / (10 + self.step))
-            current = [p.to(mean.dtype) for mean, p in zip(averaged, current, strict=True)]
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-
-        average = AveragedModel(self.model, multi_avg_fn=follow)
-        if any(p.dtype in (torch.bfloat16, torch.float16) for p in self.model.parameters()):
-            average.float()  # a hundredth of a difference is lost to 8 bits of precision
-        average.update_parameters(self.model)  # the first call copies
-        return average
+        return average_of(self.model, self.ema, lambda: self.step)
 
     def _keep_if_best(self, metrics: dict[str, float]) -> None:
         value = metrics.get(self.monitor, math.nan)
