@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 def average_of(model: nn.Module, decay: float, steps: Callable[[], int]) -> AveragedModel:
     """A copy of a model; at each `update_parameters(model)` its weights go to decay times
-    themselves and 1 - decay times the model's (Polyak and Juditsky 1992; exponential here).
+    themselves and 1 - decay times the model's.
 
     `steps` gives the steps so far: the memory is shorter at first, so that the random start is soon
     forgotten. The average of half precision is in float32.
