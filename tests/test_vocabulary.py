@@ -307,7 +307,7 @@ def that_know_all():
         for lowercase in (False, True)
         for make in (
             Vocabulary.build([*texts, *".'’,"], level="character", lowercase=lowercase),
-            SubwordVocabulary.train([*texts, *".'’,"], size=1400, lowercase=lowercase),
+            SubwordVocabulary.train([*texts, *".'’,"], size=1250, lowercase=lowercase),
         )
     ]
 
