@@ -134,7 +134,7 @@ def read_file(path: str | os.PathLike, what: str, hint: str = "") -> Any:
     except FileNotFoundError:
         raise FileNotFoundError(f"no {what} at {path}{hint}") from None
     except Exception as error:  # pickle, zip files and torch each have their own
-        # A file cut short lets torch seek to before its start, which the system calls invalid.
+        # A damaged file may let them seek to before its start, which the system calls invalid.
         if isinstance(error, MemoryError | OSError) and getattr(error, "errno", 0) != errno.EINVAL:
             raise
         raise ValueError(f"{path} is broken or not a {what}: {error}") from None
