@@ -130,11 +130,16 @@ def install() -> None:
         except subprocess.CalledProcessError:
             print("No CPU build of PyTorch for this Python: going on with the usual one.")
     call(*pip, "-e", EXTRAS)
+    note_installed(torch)
+
+
+def note_installed(torch: str) -> None:
+    """What follows an installation: JupyterLab's settings, and the stamp that spares another."""
     settings = ROOT / ".venv" / "share" / "jupyter" / "lab" / "settings"
     settings.mkdir(parents=True, exist_ok=True)
     news = {"@jupyterlab/apputils-extension:notification": NO_NEWS}
     (settings / "overrides.json").write_text(json.dumps(news), "utf-8")
-    note.write_text(stamp(torch), "utf-8")
+    (ROOT / ".venv" / "installed").write_text(stamp(torch), "utf-8")
 
 
 def has_pip(python: Path) -> bool:
@@ -181,13 +186,12 @@ def fill_copy() -> None:
     states, changed = first_states(), []
     for name in pages():
         page = ROOT / COPY / name
-        if not page.exists():
+        theirs = digest(page) if page.exists() else None
+        ours, first = digest(ROOT / COURSE / name), states.get(name)
+        if theirs is None or (theirs == first and theirs != ours):
             put(name, states)
-        elif digest(page) != digest(ROOT / COURSE / name):
-            if digest(page) == states.get(name):
-                put(name, states)
-            elif digest(ROOT / COURSE / name) != states.get(name):
-                changed.append(name)
+        elif theirs != ours and ours != first:
+            changed.append(name)
     if changed:
         print(
             f"The course has newer versions of {', '.join(changed)}; yours stay as you left them. "
@@ -330,6 +334,9 @@ def test(names: list, stages: list = STAGES) -> int:
 
 def main(arguments: list) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if command == "note-installed":  # asked by workshop/install.py
+        note_installed(torch_build())
+        return 0
     if command == "open":
         return open_lab(Path(sys.executable))
     if command == "reset" and len(rest) == 1:

@@ -254,12 +254,11 @@ def memory(process: psutil.Process) -> float:
 
 def server(number: int, clients: int) -> dict:
     """Many clients, some of them rude: all good requests answered right, all bad ones told why."""
-    with tempfile.TemporaryDirectory() as name, socket.socket() as free:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as name:
         path, model, rng = Path(name, "model.pt"), tiny(), random.Random(2)
         save_model(model, path)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
         texts = [text(rng) for _ in range(200)]
         right = {t: translate(model, [t])[0].text for t in texts}
         wrong = broken_requests()

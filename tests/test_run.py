@@ -148,15 +148,15 @@ def test_a_build_that_there_is_not(monkeypatch):
         run.torch_build()
 
 
-def test_the_workshop_leaves_the_same_stamp(project, monkeypatch):
-    """workshop/install.py, which reads nothing of this project before it is unpacked."""
-    sys.path.insert(0, str(ROOT / "workshop"))
-    import install
-
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(run.shutil, "which", lambda name: None)
-    monkeypatch.setattr(install, "kind", lambda: "linux-x86_64")
-    assert install.stamp(str(project)) == run.stamp(run.torch_build())
+def test_what_the_workshop_installed_is_not_installed_again(machine):
+    """workshop/install.py installs by itself, without a network, and then asks for the note."""
+    asked = (ROOT / "workshop" / "install.py").read_text("utf-8")
+    assert 'run(own, os.path.join(folder, "run.py"), "note-installed")' in asked
+    machine.call("python", "-m", "venv", ".venv")
+    assert run.main(["note-installed"]) == 0
+    assert machine.install() == []
+    settings = machine.project / ".venv/share/jupyter/lab/settings/overrides.json"
+    assert '"fetchNews": "false"' in settings.read_text()
 
 
 # The learner's own copy

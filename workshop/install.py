@@ -20,7 +20,6 @@ MACHINES = {"amd64": "x86_64", "aarch64": "arm64"}
 FOLDERS = "from s2s_helpers.course import recipes; from s2s_helpers.corpora import download; " + (
     "print(recipes.cache_folder()); print(download.cache_folder())"
 )
-NO_NEWS = '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}\n'
 
 
 def kind():
@@ -64,7 +63,7 @@ def install(part, folder, python):
     clean = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("PIP_", "PYTHON", "VIRTUAL_ENV"))
+        if not key.startswith(("PIP_", "PYTHON", "VIRTUAL_ENV", "TORCH"))
     }
     clean.update(PIP_CONFIG_FILE=os.devnull, PIP_NO_INPUT="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
 
@@ -83,21 +82,8 @@ def install(part, folder, python):
         os.makedirs(place, exist_ok=True)
         for file in os.listdir(source) if os.path.isdir(source) else ():
             shutil.copy(os.path.join(source, file), place)
-    settings = os.path.join(folder, ".venv", "share", "jupyter", "lab", "settings")
-    os.makedirs(settings, exist_ok=True)
-    with open(os.path.join(settings, "overrides.json"), "w", encoding="utf-8") as file:
-        file.write(NO_NEWS)
-    with open(os.path.join(folder, ".venv", "installed"), "w", encoding="utf-8") as file:
-        file.write(stamp(folder))
+    run(own, os.path.join(folder, "run.py"), "note-installed")
     return own
-
-
-def stamp(folder):
-    """What run.py writes after an installation, so that it finds everything installed."""
-    with open(os.path.join(folder, "pyproject.toml"), encoding="utf-8") as file:
-        asked = file.read()
-    torch = "cpu" if kind().startswith("linux") and not shutil.which("nvidia-smi") else "default"
-    return "%s%s\n%s\n" % (asked, folder, torch)
 
 
 def main(arguments):

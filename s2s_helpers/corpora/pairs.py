@@ -122,12 +122,12 @@ def _text(value: Any, path: str | PathLike, number: int) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{path}: row {number} has {value!r} where a text should be")
     try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
+        text = normalise(value).strip()
+    except ValueError:
         raise ValueError(f"{path}: row {number} is not UTF-8: {value!r}") from None
     if "\0" in value:
         raise ValueError(f"{path}: row {number} has a zero byte, as UTF-16 has: {value!r}")
-    return normalise(value).strip()
+    return text
 
 
 def _lines(path: Path, target: Path) -> Rows:

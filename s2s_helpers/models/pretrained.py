@@ -290,7 +290,7 @@ def load_pretrained(
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
             raise ValueError(f"{name} holds no checkpoint that can be read: {error}") from error
-    hub_address()
+    hub_address()  # raises where HF_ENDPOINT is none: the clients' own errors would not say so
     try:
         # Asked first and once: the library itself tries again and again, for most of a minute.
         hub.HfApi().model_info(name, revision=revision, timeout=PATIENCE)
