@@ -38,7 +38,7 @@ def translate_file(
     stopped, however, goes on from there when it is made again. An empty line stays empty, and so
     does one of invisible characters alone. What to do with a line that the model can't read, that
     is not UTF-8, or of more than 1 MB: `bad_lines` "stop" raises ValueError with its number (mend
-    it, and call again); "empty" leaves it empty, and a warning at the end says which.
+    it, or call again with "empty"); "empty" leaves it empty, and a warning at the end says which.
 
     Raises FileNotFoundError without a source; BlockingIOError where another process writes the same
     target; ValueError where source and target are one file, and where what was begun has another
@@ -59,7 +59,6 @@ def translate_file(
         raise ValueError(f"{target} is a device or a pipe: give the name of a file")
     search = chosen_search(beam_size, length_penalty)
     settings = {"model": digest_of(model), "beam_size": beam_size, "length_penalty": length_penalty}
-    settings |= {} if bad_lines == "stop" else {"bad_lines": bad_lines}
     left: list[str] = []
     with source.open("rb") as lines, alone(target):
         state, read = begun(state_file, part, lines, settings)

@@ -298,6 +298,13 @@ def test_bad_lines_may_be_left_empty(model, tmp_path, monkeypatch):
         assert "; line 4 has more than 200 bytes; line 6 is not UTF-8" in str(said[0].message)
         lines = target.read_text("utf-8").split("\n")
         assert lines == [t for one in translate(model, good) for t in (one.text, "")] + [""]
+    target.unlink()
+    with pytest.raises(ValueError, match="line 4 has more than 200 bytes"):
+        source.write_bytes(source.read_bytes().replace(b"\xff w4", b"w4"))
+        translate_file(model, source, target, lines_at_once=2, progress=False)
+    with pytest.warns(UserWarning, match="lines left empty: line 4 has more"):  # it goes on
+        assert translate_file(model, source, target, bad_lines="empty", progress=False) == 6
+    assert target.read_text("utf-8").split("\n")[2:] == lines[2:]
     with pytest.raises(ValueError, match='"stop" or "empty", got None'):
         translate_file(model, source, target, bad_lines=None)
 
