@@ -12,8 +12,11 @@ the fault too.
 """
 
 import argparse
+import compileall
+import gc
 import multiprocessing
 import os
+import py_compile
 import shutil
 import sys
 import tempfile
@@ -29,8 +32,8 @@ LIMIT = 300  # seconds for one run of pytest, which needs one or two
 # Not a test that noticed, but a fault that was written badly.
 BAD = {"NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError"}
 # What the tests import, other than the package itself: loaded once, before the runs fork off.
-PRELOAD = """torch torch._dynamo treadmill pytest hypothesis.strategies sacrebleu
-matplotlib.pyplot pooch num2words"""
+PRELOAD = """torch torch._dynamo treadmill pytest pdb hypothesis.strategies sacrebleu filelock pooch
+sentencepiece num2words pandas matplotlib.pyplot IPython.display anywidget"""
 
 
 class Fault(NamedTuple):
@@ -63,41 +66,34 @@ def read_faults(path: Path) -> list[Fault]:
     return faults
 
 
-def run(fault: Fault, note: Path) -> None:
-    """Plant the fault in a copy and run its tests there; a process of its own, which ends here."""
-    named = note.with_suffix(".log")
-    with named.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
-        folder = os.path.realpath(folder)
+def run(fault: Fault, copy: Path, note: Path) -> None:
+    """Run a fault's tests in the copy where it is planted; a process of its own, ends here."""
+    with note.with_suffix(".log").open("w", encoding="utf-8") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        shutil.copytree(note.with_name("unfaulted"), folder, dirs_exist_ok=True)
-        path = Path(folder, "s2s_helpers", fault.file)
-        path.write_text(path.read_text("utf-8").replace(fault.old, fault.new), "utf-8")
-        os.chdir(folder)
-        sys.path.insert(0, folder)
-        os.environ |= {"PYTHONPATH": folder, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        sys.dont_write_bytecode = True
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    os.environ |= {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    sys.dont_write_bytecode = True
 
-        import pytest
-        from hypothesis import Phase, settings
+    import pytest
+    from hypothesis import Phase, settings
 
-        import s2s_helpers
+    import s2s_helpers
 
-        if not Path(s2s_helpers.__file__).is_relative_to(folder):
-            raise ImportError(f"the tests would run against {s2s_helpers.__file__}")
-        # A failing example is enough, it need not be a small one.
-        phases = [Phase.explicit, Phase.generate]
-        settings.register_profile("faults", deadline=None, derandomize=True, phases=phases)
+    if not Path(s2s_helpers.__file__).is_relative_to(copy):
+        raise ImportError(f"the tests would run against {s2s_helpers.__file__}")
+    # A failing example is enough, it need not be a small one.
+    phases = [Phase.explicit, Phase.generate]
+    settings.register_profile("faults", deadline=None, derandomize=True, phases=phases)
 
-        class Witness:
-            def pytest_exception_interact(self, node, call):
-                note.write_text(f"{call.excinfo.typename} {node.nodeid}", "utf-8")
+    class Witness:
+        def pytest_exception_interact(self, node, call):
+            note.write_text(f"{call.excinfo.typename} {node.nodeid}", "utf-8")
 
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
-        options += ["--hypothesis-profile", "faults", "-k", fault.chosen, f"tests/{fault.tests}"]
-        code = pytest.main(options, plugins=[Witness()])
-        os.chdir(ROOT)
-    sys.exit(int(code))
+    options = "-x -q --assert=plain -p no:cacheprovider -p _hypothesis_pytestplugin".split()
+    options += ["--hypothesis-profile", "faults", "-k", fault.chosen, f"tests/{fault.tests}"]
+    sys.exit(int(pytest.main(options, plugins=[Witness()])))
 
 
 def verdict(code: int, seen: str) -> str:
@@ -108,30 +104,34 @@ def verdict(code: int, seen: str) -> str:
     return "GREEN" if code == 0 else "BROKEN"
 
 
-def run_all(jobs: list[Fault], workers: int, folder: Path):
-    """Run the jobs, so many at a time, and yield (job, verdict, seconds, what was seen, log)."""
+def run_all(jobs: list[Fault], copies: list[Path]):
+    """Run the jobs, one at a time in each copy; of each, (job, verdict, seconds, seen, log)."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     if context.get_start_method() == "fork":
         for module in PRELOAD.split():
             __import__(module)
-    waiting, running = list(enumerate(jobs)), {}
+        gc.freeze()  # pytest collects garbage four times a run: not among what is loaded here
+    waiting, running, free = list(enumerate(jobs)), {}, list(copies)
     while waiting or running:
-        while waiting and len(running) < workers:
-            number, job = waiting.pop(0)
-            note = folder / f"{number}.txt"
-            process = context.Process(target=run, args=(job, note), daemon=True)
+        while waiting and free:
+            (number, job), copy = waiting.pop(0), free.pop()
+            path, note = copy / "s2s_helpers" / job.file, copy.parent / f"{number}.txt"
+            sound = path.read_text("utf-8")
+            path.write_text(sound.replace(job.old, job.new), "utf-8")
+            process = context.Process(target=run, args=(job, copy, note), daemon=True)
             process.start()
-            running[process.sentinel] = (process, job, note, time.perf_counter())
+            running[process.sentinel] = (process, job, copy, sound, note, time.perf_counter())
         ready = wait(running, timeout=1)
         now = time.perf_counter()
-        for sentinel, (process, job, note, started) in list(running.items()):
+        for sentinel, (process, job, copy, sound, note, started) in list(running.items()):
             if sentinel in ready or now - started > LIMIT:
                 process.kill()
                 process.join()
                 del running[sentinel]
+                (copy / "s2s_helpers" / job.file).write_text(sound, "utf-8")
+                free.append(copy)
                 seen = note.read_text("utf-8") if note.exists() else ""
-                log = note.with_suffix(".log")
-                log = log.read_text(errors="replace") if log.exists() else ""
+                log = note.with_suffix(".log").read_text("utf-8", errors="replace")
                 yield job, verdict(process.exitcode, seen), now - started, seen, log
 
 
@@ -167,12 +167,17 @@ def main() -> None:
     started, missed = time.perf_counter(), []
     with tempfile.TemporaryDirectory() as folder:
         # Copied once, so that what is edited meanwhile changes nothing.
-        for part in ("s2s_helpers", "tests", "benchmarks"):
-            to = Path(folder, "unfaulted", part)
-            shutil.copytree(ROOT / part, to, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", Path(folder, "unfaulted"))
+        copies = [Path(os.path.realpath(folder), str(number)) for number in range(options.jobs)]
+        for copy in copies:
+            for part in ("s2s_helpers", "tests", "benchmarks"):
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / part, copy / part, ignore=ignored)
+            shutil.copy(ROOT / "pyproject.toml", copy)
+            # Compiled once: a file that was changed is told by its hash, not by its time.
+            by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+            compileall.compile_dir(copy / "s2s_helpers", quiet=1, invalidation_mode=by_hash)
         jobs = faults if options.after_green else whole(faults) + faults
-        for job, found, seconds, seen, log in run_all(jobs, options.jobs, Path(folder)):
+        for job, found, seconds, seen, log in run_all(jobs, copies):
             planted = job in faults
             print(f"{found:6} {seconds:5.1f} s  {job.name:55} {seen}", flush=True)
             if found != ("red" if planted else "GREEN"):
