@@ -91,7 +91,8 @@ def run(fault: Fault, copy: Path, note: Path) -> None:
         def pytest_exception_interact(self, node, call):
             note.write_text(f"{call.excinfo.typename} {node.nodeid}", "utf-8")
 
-    options = "-x -q --assert=plain -p no:cacheprovider -p _hypothesis_pytestplugin".split()
+    plugins = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
+    options = ["-x", "-q", "--assert=plain", *plugins]
     options += ["--hypothesis-profile", "faults", "-k", fault.chosen, f"tests/{fault.tests}"]
     sys.exit(int(pytest.main(options, plugins=[Witness()])))
 
