@@ -250,6 +250,8 @@ def one_thread() -> dict:
 
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
 NBVAL += ["--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
+# The solutions last: they find what a notebook has trained, and being short, end together.
+IN_ORDER = ["--dist", "loadfile", "--no-loadscope-reorder"]
 PYTEST = ["-m", "pytest", "-q"]
 # Name, arguments of Python, what a line that names a failure looks like, and what runs that again.
 STAGES = [
@@ -270,7 +272,7 @@ STAGES = [
     ),
     (
         "notebooks",
-        [*PYTEST, "-n", "2", "--dist", "loadfile", *NBVAL, "notebooks"],
+        [*PYTEST, "-n", "2", *IN_ORDER, *NBVAL, "notebooks"],
         r"(?:FAILED|ERROR) (.+?\.ipynb)",
         [*PYTEST, *NBVAL],
     ),

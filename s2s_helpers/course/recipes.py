@@ -114,9 +114,10 @@ RECIPES = {
     ),
 }  # fmt: skip
 
-# What a phrasebook model is learned from; a change in one of these makes a new model.
+# What a kept model is learned from; a change in one of these makes a new model.
 LEARNED_FROM = (
-    *("text", "vocabulary", "data", "loss", "corpora/phrasebook", "corpora/lexicon"),
+    *("text", "vocabulary", "data", "loss"),
+    *("corpora/phrasebook", "corpora/lexicon", "corpora/multi30k", "corpora/pairs"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
     *("training/config", "training/trainer", "training/average", "training/repairs"),
     "training/schedules",
@@ -352,6 +353,13 @@ def summarizer_trainer(
 def cache_folder() -> Path:
     """Where trained models are kept: `S2S_CACHE_DIR`, or the user's cache folder."""
     return download.cache_folder().parent
+
+
+def checkpoint_folder(kind: str, seed: int = 0) -> Path:
+    """The `checkpoint_dir` of a training that several notebooks need: what was trained in one of
+    them is found in the others. After a change of what it is learned from it is another folder."""
+    check_kind(kind, list(RECIPES))
+    return cache_folder() / f"{kind}-{as_seed(seed)}-{fingerprint(kind, seed)}"
 
 
 def fingerprint(kind: str, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -190,11 +191,21 @@ class Lab:
 
 @pytest.fixture
 def open_lab(browser, lab):  # in this order: no server where there is no browser
-    """open_lab(name) opens a notebook of the course; open_lab(name, cells) one of these cells."""
+    """open_lab(name) opens a notebook of the course; open_lab(name, cells) one of these cells.
+
+    `without`: a regular expression; cells in which it is found are left out, such as trainings that
+    no widget needs. The notebooks' own test runs them all.
+    """
     folder, address, token = lab
     pages = []
 
-    def opened(name: str, cells: list[str] | None = None) -> Lab:
+    def opened(name: str, cells: list[str] | None = None, without: str | None = None) -> Lab:
+        if without is not None:
+            notebook = nbformat.read(folder / name, 4)
+            kept = [cell for cell in notebook.cells if not re.search(without, cell.source)]
+            assert len(kept) < len(notebook.cells)
+            notebook.cells = kept
+            nbformat.write(notebook, folder / name)
         if cells is not None:
             notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
             notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}

@@ -82,6 +82,19 @@ def test_seed_settings_and_code_make_another_file(tiny, monkeypatch):
         assert (recipes.fingerprint("rnn", 0) != before) == differs
 
 
+def test_what_one_notebook_trained_another_finds(tiny):
+    folder = recipes.checkpoint_folder("rnn")
+    first = recipes.phrasebook_trainer("rnn", progress=False, checkpoint_dir=folder)
+    first.fit(resume=False)
+    again = recipes.phrasebook_trainer("rnn", progress=False, checkpoint_dir=folder)
+    assert again.fit().epochs == first.history.epochs  # the seconds too
+    assert torch.equal(weights(again.model), weights(first.model))
+    others = {recipes.checkpoint_folder("rnn", 1), recipes.checkpoint_folder("luong")}
+    assert len(others | {folder}) == 3 and folder.is_relative_to(tiny)
+    with pytest.raises(ValueError, match="kind must be one of .*'captions'.*, got 'caption'"):
+        recipes.checkpoint_folder("caption")
+
+
 def test_a_broken_file_is_made_anew(tiny):
     first = recipes.phrasebook_model("rnn", progress=False)
     path = files(tiny)[0]
