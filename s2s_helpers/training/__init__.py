@@ -2,6 +2,7 @@
 
 from s2s_helpers.training.config import History, gains_by_bf16, set_seed, training_config
 from s2s_helpers.training.distributed import Processes
+from s2s_helpers.training.muon import Muon
 from s2s_helpers.training.schedules import (
     TeacherForcing,
     constant,

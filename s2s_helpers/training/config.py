@@ -9,6 +9,7 @@ import torch
 from treadmill import OptimizerConfig, TrainingConfig
 
 from s2s_helpers.files import as_seed
+from s2s_helpers.training.muon import Muon
 
 
 def set_seed(seed: int) -> None:
@@ -30,7 +31,7 @@ def gains_by_bf16() -> bool:
 def training_config(
     epochs: int, lr: float = 1e-3, weight_decay: float = 0.01, clip: float | None = 1.0,
     accumulate: int = 1, patience: int | None = None, checkpoint_dir: str | Path | None = None,
-    progress: bool = True, device: str = "auto", bf16: bool = False,
+    progress: bool = True, device: str = "auto", bf16: bool = False, muon_lr: float | None = None,
 ) -> TrainingConfig:  # fmt: skip
     """A Treadmill `TrainingConfig` with AdamW as Vaswani et al. 2017, section 5.3 set Adam: betas
     (0.9, 0.98), epsilon 1e-9.
@@ -41,15 +42,19 @@ def training_config(
     weights, gradients, sums and the loss stay float32. Where `gains_by_bf16()`, large layers and
     vocabularies train a third faster; small ones gain nothing, as every new shape of a batch costs
     some milliseconds. `device="auto"` takes a GPU (CUDA, then Apple's) if there is one; several
-    processes take those that `Processes` gives them.
+    processes take those that `Processes` gives them. With `muon_lr`, such as 0.01, hidden matrices
+    are trained by `Muon` with that rate, and AdamW has the rest.
     """
     if device == "auto" and not torch.cuda.is_available() and torch.backends.mps.is_available():
         device = "mps"  # Treadmill's "auto" knows CUDA only
     # One fused kernel for all parameters: 4 times as fast on small models.
     adamw = {"betas": (0.9, 0.98), "eps": 1e-9, "fused": True}
+    kind, params = "AdamW", adamw
+    if muon_lr is not None:
+        kind, params = Muon, adamw | {"muon_lr": muon_lr, "bf16": gains_by_bf16()}
     config = TrainingConfig(
         epochs, device=device, progress_bar=progress, mixed_precision=bf16,
-        optimizer=OptimizerConfig("AdamW", lr=lr, weight_decay=weight_decay, params=adamw),
+        optimizer=OptimizerConfig(kind, lr=lr, weight_decay=weight_decay, params=params),
         grad_clip_norm=clip, accumulate_grad_batches=accumulate, early_stopping_patience=patience,
     )  # fmt: skip
     # Set late: Treadmill would add a folder named after the time, which a resumed run cannot find.

@@ -18,6 +18,7 @@ from treadmill.callbacks import GradientClipping, MetricsLogger
 
 from s2s_helpers.files import plain
 from s2s_helpers.training.distributed import Processes, batches_per_step
+from s2s_helpers.training.muon import Muon
 
 
 def in_notebook() -> bool:
@@ -68,6 +69,13 @@ class RepairedTrainer(Trainer):
                 if isinstance(value, np.generic):
                     setattr(settings, name, value.item())
         config.optimizer.params = plain(config.optimizer.params, "the optimizer's params")
+
+    def _setup_optimizer(self) -> None:
+        # Treadmill hands on parameters alone; Muon asks which of them are a layer's matrix.
+        settings = self.config.optimizer
+        of = self.model if issubclass(settings.optimizer_class, Muon) else self.model.parameters()
+        rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        self.optimizer = settings.optimizer_class(of, **rates | settings.params)
 
     def _setup_callbacks(self, callbacks: Iterable[Callback]) -> None:
         # Treadmill adds to the caller's list, prints, and adds a ModelCheckpoint that pickles the
