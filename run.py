@@ -278,7 +278,7 @@ STAGES = [
     ),
     (
         "browser",
-        [*PYTEST, "-n", "2", "-rs", "tests/browser"],
+        [*PYTEST, "-n", "3", "-rs", "tests/browser"],
         r"(?:FAILED|ERROR) (.+?)(?: - |$)",
         PYTEST,
     ),
