@@ -91,7 +91,7 @@ def test_what_one_notebook_trained_another_finds(tiny):
     assert torch.equal(weights(again.model), weights(first.model))
     others = {recipes.checkpoint_folder("rnn", 1), recipes.checkpoint_folder("luong")}
     assert len(others | {folder}) == 3 and folder.is_relative_to(tiny)
-    with pytest.raises(ValueError, match="kind must be one of .*'captions'.*, got 'caption'"):
+    with pytest.raises(ValueError, match=r"kind must be one of .*'captions'.*, got 'caption'"):
         recipes.checkpoint_folder("caption")
 
 

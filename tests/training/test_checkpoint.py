@@ -318,7 +318,7 @@ def changeable(folder, **changes):
     made = {name: given.pop(name, BASE.get(name)) for name in CONFIG if {name} & {*BASE, *given}}
     made = training_config(**made, checkpoint_dir=folder)
     made.progress_bar = False
-    made.optimizer.optimizer_class = given.pop("optimizer", torch.optim.AdamW)
+    made.optimizer.optimizer_class = given.pop("optimizer", made.optimizer.optimizer_class)
     made.scheduler = given.pop("scheduler", None)
     validation = given.pop("validation_loader", make_loader(DATASET))
     settings = {"train_loader": given.pop("train_loader", loader)} | given
@@ -339,6 +339,7 @@ TAKEN = dict(
 FIXED = {
     "model": (Seq2Seq, "model class is AttentionSeq2Seq, not Seq2Seq"),
     "accumulate": (3, "batches per step is 2, not 3"),
+    "muon_lr": (0.03, "optimizer is AdamW, not Muon"),
     "ema": (0.9, "ema is off, not on"),
     "monitor": ("val_perplexity", "monitor is val_loss, not val_perplexity"),
     "mode": ("max", "mode is min, not max"),
