@@ -359,7 +359,8 @@ def checkpoint_folder(kind: str, seed: int = 0) -> Path:
     """The `checkpoint_dir` of a training that several notebooks need: what was trained in one of
     them is found in the others. After a change of what it is learned from it is another folder."""
     check_kind(kind, list(RECIPES))
-    return cache_folder() / f"{kind}-{as_seed(seed)}-{fingerprint(kind, seed)}"
+    seed = as_seed(seed)
+    return cache_folder() / f"{kind}-{seed}-{fingerprint(kind, seed)}"
 
 
 def fingerprint(kind: str, seed: int) -> str:

@@ -44,7 +44,8 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
 def hidden_matrices(model: nn.Module) -> dict[nn.Parameter, int]:
     """The weights that Muon takes, each with the number of matrices that are stacked in it: those
     of an LSTM's four gates, a GRU's three, or 1."""
-    words = {len(getattr(model, f"{side}_vocabulary", ())) for side in ("source", "target")}
+    sides = (getattr(model, f"{side}_vocabulary", None) for side in ("source", "target"))
+    words = {len(vocabulary) for vocabulary in sides if vocabulary is not None}
     found: dict[nn.Parameter, int] = {}
     tables: set[nn.Parameter] = set()
     for module in model.modules():
@@ -63,7 +64,8 @@ class Muon(torch.optim.AdamW):
     `lr`, `betas`, `eps` and `weight_decay` are AdamW's; `muon_lr` is the length of Muon's step:
     each singular value of a square matrix moves by so much, those of a tall one by sqrt(rows /
     columns) more, so that the change of a layer's output keeps its size. `momentum` is Nesterov's.
-    `bf16` makes matrices orthogonal in bfloat16, faster where a processor has it.
+    `bf16` makes matrices orthogonal in bfloat16, faster where a processor has it. Raises ValueError
+    for a `muon_lr` or a `momentum` that cannot be.
     """
 
     def __init__(

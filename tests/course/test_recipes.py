@@ -89,6 +89,7 @@ def test_what_one_notebook_trained_another_finds(tiny):
     again = recipes.phrasebook_trainer("rnn", progress=False, checkpoint_dir=folder)
     assert again.fit().epochs == first.history.epochs  # the seconds too
     assert torch.equal(weights(again.model), weights(first.model))
+    assert recipes.checkpoint_folder("rnn", np.int64(0)) == folder
     others = {recipes.checkpoint_folder("rnn", 1), recipes.checkpoint_folder("luong")}
     assert len(others | {folder}) == 3 and folder.is_relative_to(tiny)
     with pytest.raises(ValueError, match=r"kind must be one of .*'captions'.*, got 'caption'"):

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from small_trainings import DATASET, VOCABULARY, flat, real_model
+from small_trainings import DATASET, VOCABULARY, StopAt, flat, real_model
 from torch import nn
 
 from s2s_helpers.data import make_loader
 from s2s_helpers.models import AttentionSeq2Seq, Seq2Seq, TransformerSeq2Seq
-from s2s_helpers.training import Muon, Seq2SeqTrainer, StopTraining, set_seed, training_config
+from s2s_helpers.models.forecaster import Forecaster, Scaling
+from s2s_helpers.training import Muon, Seq2SeqTrainer, StopTraining, training_config
 from s2s_helpers.training.muon import hidden_matrices, orthogonalised
 
 
@@ -143,15 +144,6 @@ def trainer(model, folder=None, callbacks=(), **settings):
     return Seq2SeqTrainer(model, config, loader, callbacks=callbacks, **settings)
 
 
-class StopAt:
-    def __init__(self, step):
-        self.step = step
-
-    def on_batch_end(self, trainer, **kwargs):
-        if trainer.step == self.step:
-            raise StopTraining
-
-
 @pytest.mark.parametrize("kind", [AttentionSeq2Seq, TransformerSeq2Seq])
 def test_a_trainer_learns_by_it_and_resumes_exactly(tmp_path, kind):
     whole = trainer(real_model(kind), schedule=lambda step: 0.9 ** (step - 1), ema=0.9)
@@ -162,8 +154,7 @@ def test_a_trainer_learns_by_it_and_resumes_exactly(tmp_path, kind):
         0.03 * 0.9**14,
     ]
     again = dict(schedule=lambda step: 0.9 ** (step - 1), ema=0.9)
-    trainer(real_model(kind), tmp_path, [StopAt(7)], **again).fit()
-    set_seed(9)
+    trainer(real_model(kind), tmp_path, [StopAt(7, StopTraining)], **again).fit()
     resumed = trainer(real_model(kind, seed=9), tmp_path, **again)
     resumed.fit(resume=True)
     assert torch.equal(flat(resumed.model), flat(whole.model))
@@ -184,3 +175,9 @@ def test_a_table_that_is_an_output_layer_as_well_is_no_hidden_matrix():
     assert list(hidden_matrices(model)) == [model[1].weight, model[2].weight]
     model[1].weight = model[0].weight
     assert list(hidden_matrices(model)) == [model[2].weight]
+
+
+def test_a_model_without_words_has_hidden_matrices_too():
+    model = Forecaster(Scaling(4, 8, "last"), embedding=4, hidden=6)
+    assert model.target_vocabulary is None and len(hidden_matrices(model)) > 3
+    Muon(model)
