@@ -46,8 +46,8 @@ class Recipe:
     """A model and its training. settings: of the model. vocabulary: how many words or subwords.
     max_tokens: ids in a batch, in the place of `batch_size` pairs. warmup_steps: in which the rate
     rises (None: a tenth of all). decay: the share of the steps in which it falls to 0 (None: all
-    after the warm-up). ema: decay of the averaged weights. device: "auto" takes a GPU if there is
-    one."""
+    after the warm-up). ema: decay of the averaged weights. muon_lr: the rate of hidden matrices by
+    `Muon` (None: AdamW has them too). device: "auto" takes a GPU if there is one."""
 
     model: type[Seq2SeqModel]
     settings: dict[str, Any]
@@ -60,6 +60,7 @@ class Recipe:
     decay: float | None = None
     label_smoothing: float = 0.0
     ema: float | None = None
+    muon_lr: float | None = None
     bf16: bool = False
     device: str = "cpu"
 
@@ -136,7 +137,7 @@ def _trainer(
     decay = None if recipe.decay is None else max(1, round(recipe.decay * steps))
     config = training_config(
         recipe.epochs, lr=recipe.lr, progress=progress, checkpoint_dir=checkpoint_dir,
-        device=recipe.device, bf16=recipe.bf16,
+        device=recipe.device, bf16=recipe.bf16, muon_lr=recipe.muon_lr,
     )  # fmt: skip
     return Seq2SeqTrainer(
         model, config, loader, None if validation is None else make_loader(validation, 256),

@@ -106,14 +106,13 @@ def export_onnx(model: TransformerSeq2Seq, folder: str | os.PathLike) -> Path:
     import_optional("onnxscript")
     model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     longest = model.max_positions
-    lines, time = torch.export.Dim("lines"), torch.export.Dim("time", max=longest)
-    past, rows = torch.export.Dim("past", max=longest - 1), {0: lines, 1: time}
+    rows = {0: "lines", 1: "time"}  # names of sizes that stay free
     heads = model.settings["heads"]
     cache = (len(model.decoder), 2, heads, 3, model.width // heads)
     source, mask = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool)
     encoder, step = EncoderGraph(model), StepGraph(model)
     inputs = source[:, 0], torch.zeros(2, *cache), encoder(source, mask)[1], mask
-    shapes = {0: lines}, {0: lines, 4: past}, {0: lines, 4: time}, rows
+    shapes = {0: "lines"}, {0: "lines", 4: "past"}, {0: "lines", 4: "time"}, rows
     jobs = (
         ("encoder.onnx", encoder, (source, mask), (rows, rows)),
         ("step.onnx", step, inputs, shapes),
