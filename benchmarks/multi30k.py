@@ -47,7 +47,7 @@ FILE = RESULTS / "captions.json"
 SCORES = ("bleu", "chrf", "bleu_tokenised")
 BASE = dict(
     vocabulary=4000, layers=3, dropout=0.1, label_smoothing=0.1, max_tokens=1024, lr=3e-3,
-    warmup_steps=300, decay=0.5, ema=0.995,
+    warmup_steps=300, decay=0.5, ema=0.995, muon_lr=None,
 )  # fmt: skip
 LONGER = dict(BASE, max_tokens=2048, lr=4e-3, dropout=0.2, ema=0.998)
 HASTY = dict(BASE, vocabulary=8000, dropout=0.05, lr=5e-3, decay=0.8, max_tokens=1280)
@@ -151,9 +151,10 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False, devic
     curve, weights = Curve(points), LastWeights()
     device = device_for(device).type
     bf16 = device == "cpu" and gains_by_bf16()
+    shape = {} if "model_class" in settings else dict(width=128, feedforward=256)
     trainer = multi30k_trainer(
         seed, checkpoint_dir=folder, bf16=bf16, callbacks=[curve, weights],
-        device=device, **settings,
+        device=device, **shape | settings,
     )  # fmt: skip
     prepared = time.perf_counter() - started
     try:

@@ -65,7 +65,7 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     return result | {"parameters": parameters, "cpu_seconds": before + seconds}
 
 
-def measure(seeds, train: list, test: list, epochs: int = 3, keep=lambda runs: None) -> dict:
+def measure(seeds, train: list, test: list, epochs: int = 1, keep=lambda runs: None) -> dict:
     """A list of runs, one a seed, for every name; `keep` gets them after every seed."""
     runs = {name: [] for name in NAMES}
     runs["lead"] = [scores([docstrings.lead(pair) for pair in test], test)]
@@ -76,7 +76,7 @@ def measure(seeds, train: list, test: list, epochs: int = 3, keep=lambda runs: N
             trainer = summarizer_trainer(kind, seed, False, train, epochs=epochs)
             runs[kind].append(run(trainer, test))
         before = runs["pointer"][-1]["cpu_seconds"]
-        more = dict(pairs=train[::2], start=trainer.model, epochs=1, lr=4e-3)
+        more = dict(pairs=train[::2], start=trainer.model, epochs=1, lr=4e-3, muon_lr=5e-3)
         for name, weight in ("longer", 0.0), ("coverage", 1.0):
             again = summarizer_trainer("pointer", seed, False, coverage=weight, **more)
             runs[name].append(run(again, test, before))
@@ -102,7 +102,7 @@ def main(quick: bool) -> None:
     data = docstrings.load()
     torch.set_num_threads(1)
     if quick:
-        print(table({"runs": measure(SEEDS[:1], data.train[:300], data.test[:50], epochs=1)}))
+        print(table({"runs": measure(SEEDS[:1], data.train[:300], data.test[:50])}))
         return
     pairs = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
     about = {"machine": machine("rouge_score"), "pairs": pairs}

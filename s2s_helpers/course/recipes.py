@@ -82,23 +82,25 @@ SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
 UNFED = dict(attention="luong", input_feeding=False)
 # What learns most in 45 s on two cores, pronunciation in half a minute on one.
 RECIPES = {
-    "rnn": Recipe(Seq2Seq, SMALL, epochs=3, lr=8e-3, batch_size=64, label_smoothing=0.1),
+    "rnn": Recipe(
+        Seq2Seq, SMALL, epochs=1, lr=3e-2, muon_lr=0.02, batch_size=48, label_smoothing=0.1
+    ),
     "bahdanau": Recipe(
         AttentionSeq2Seq, SMALL | {"attention": "bahdanau"},
-        epochs=3, lr=8e-3, batch_size=80, label_smoothing=0.1,
+        epochs=1, lr=3e-2, muon_lr=0.02, batch_size=48, label_smoothing=0.1,
     ),
     "luong": Recipe(
         AttentionSeq2Seq, SMALL | UNFED | {"score": "dot"},
-        epochs=3, lr=8e-3, batch_size=48, label_smoothing=0.1,
+        epochs=1, lr=4e-2, muon_lr=0.01, batch_size=32, label_smoothing=0.1,
     ),
     "transformer": Recipe(
         TransformerSeq2Seq, dict(width=96, feedforward=192, layers=2, dropout=0.0),
-        epochs=2, lr=4e-3, batch_size=40, label_smoothing=0.1,
+        epochs=2, lr=1e-2, muon_lr=0.02, batch_size=96, label_smoothing=0.1,
     ),
-    # Small batches, few subwords, one layer, no dropout.
+    # Small batches, few subwords, one narrow layer, no dropout.
     "captions": Recipe(
-        TransformerSeq2Seq, dict(width=128, heads=4, layers=1, feedforward=256, dropout=0.0),
-        epochs=1, lr=4e-3, max_tokens=320, vocabulary=2000, warmup_steps=150, ema=0.99,
+        TransformerSeq2Seq, dict(width=96, heads=4, layers=1, feedforward=192, dropout=0.0),
+        epochs=1, lr=6e-3, muon_lr=0.02, max_tokens=480, vocabulary=2000, ema=0.99,
     ),
     "pronunciation": Recipe(
         AttentionSeq2Seq, SMALL | UNFED,
@@ -107,11 +109,11 @@ RECIPES = {
     # Both have one score of attention and the same widths; only the pointer-generator can copy.
     "summaries, attention": Recipe(
         AttentionSeq2Seq, SMALL | UNFED | {"score": "concat", "hidden": 96},
-        epochs=3, lr=8e-3, batch_size=48, vocabulary=2000,
+        epochs=1, lr=2e-2, muon_lr=0.01, batch_size=24, vocabulary=2000,
     ),
     "summaries, pointer": Recipe(
         PointerGenerator, SMALL | {"hidden": 96},
-        epochs=3, lr=8e-3, batch_size=48, vocabulary=2000,
+        epochs=1, lr=2e-2, muon_lr=0.01, batch_size=24, vocabulary=2000,
     ),
 }  # fmt: skip
 
@@ -121,7 +123,7 @@ LEARNED_FROM = (
     *("corpora/phrasebook", "corpora/lexicon", "corpora/multi30k", "corpora/pairs"),
     *("models/interface", "models/rnn", "models/attention", "models/transformer"),
     *("training/config", "training/trainer", "training/average", "training/repairs"),
-    "training/schedules",
+    *("training/schedules", "training/muon"),
 )
 
 

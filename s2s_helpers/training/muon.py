@@ -35,9 +35,13 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # of X X^T and X^T X, the smaller
     x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-30)).to(dtype)  # none is above 1
+    shape = x.shape
+    x = x.reshape(-1, *shape[-2:])  # (matrices, rows, columns)
     for a, b, c in POLYNOMIALS:
-        xx = x @ x.mT  # (..., rows, rows)
-        x = a * x + (b * xx + c * (xx @ xx)) @ x
+        xx = x @ x.mT  # (matrices, rows, rows)
+        xx = torch.baddbmm(xx, xx, xx, beta=b, alpha=c)  # b X X^T + c (X X^T)^2
+        x = torch.baddbmm(x, xx, x, beta=a)
+    x = x.view(shape)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
@@ -101,20 +105,22 @@ class Muon(torch.optim.AdamW):
 
     def _step_matrices(self, group: dict) -> None:
         by_shape, momentum = defaultdict(list), group["momentum"]
-        for weight in group["params"]:
-            if weight.grad is None:
-                continue
-            state = self.state[weight]
-            if not state:  # "step", for AdamW looks for it when a state is read
-                state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(weight)}
-            state["step"] += 1
-            state["momentum"].lerp_(weight.grad, 1 - momentum)
-            ahead = weight.grad.lerp(state["momentum"], momentum)
-            parts = zip(weight.chunk(group["gates"]), ahead.chunk(group["gates"]), strict=True)
-            for weights, moved in parts:
-                by_shape[weights.shape].append((weights, moved))
-        for (rows, columns), pairs in by_shape.items():
+        weights = [weight for weight in group["params"] if weight.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:  # "step", for AdamW looks for it when a state is read
+                start = {"step": torch.tensor(0.0), "momentum": torch.zeros_like(weight)}
+                self.state[weight] |= start
+            self.state[weight]["step"] += 1
+        gradients = [weight.grad for weight in weights]
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, momenta, momentum)
+        for pair in zip(weights, ahead, strict=True):
+            gates = zip(*(matrix.chunk(group["gates"]) for matrix in pair), strict=True)
+            by_shape[pair[0].shape] += gates
+        for pairs in by_shape.values():
             weights, ahead = zip(*pairs, strict=True)
+            rows, columns = weights[0].shape
             steps = orthogonalised(torch.stack(ahead), self.dtype)  # (matrices, rows, columns)
             lr = group["lr"]
             torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])

@@ -179,7 +179,7 @@ def test_a_batch_is_counted_in_pairs_or_in_tokens():
     recipe = recipes.RECIPES["captions"]
     by_pairs = recipe.changed(dict(batch_size=8, width=32))
     assert (by_pairs.batch_size, by_pairs.max_tokens, by_pairs.settings["width"]) == (8, None, 32)
-    assert recipe.changed({}) == recipe and recipe.settings["width"] == 128
+    assert recipe.changed({}) == recipe and recipe.settings["width"] == 96
     other = recipe.changed(dict(hidden=4), Seq2Seq)
     assert (other.model, other.settings) == (Seq2Seq, dict(hidden=4))
 

@@ -466,13 +466,13 @@ def win_rate(function):
     )
 
 
-TO_BEAT = 35.0  # the notebook's model: 32.1 greedily, 33.2 with a beam of 5
+TO_BEAT = 36.0  # more than a beam of 5 gives with the notebook's model: solutions/08 asserts it
 
 
 @check
 def beat_captions(translations):
     """French for the 1,014 validation captions, in their order, as texts or as `translate` gives
-    it: is their BLEU higher than 35?"""
+    it: is their BLEU higher than 36?"""
     name = "beat_captions"
     if translations is None or translations is ...:
         return say("…", name, "not written yet.")
