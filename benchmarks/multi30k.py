@@ -151,6 +151,7 @@ def run(settings: dict, seed: int, points: int, folder=None, resume=False, devic
     curve, weights = Curve(points), LastWeights()
     device = device_for(device).type
     bf16 = device == "cpu" and gains_by_bf16()
+    # The notebook's transformer is narrower; the models before it have no such settings.
     shape = {} if "model_class" in settings else dict(width=128, feedforward=256)
     trainer = multi30k_trainer(
         seed, checkpoint_dir=folder, bf16=bf16, callbacks=[curve, weights],

@@ -65,7 +65,7 @@ def run(trainer, pairs: list, before: float = 0.0) -> dict:
     return result | {"parameters": parameters, "cpu_seconds": before + seconds}
 
 
-def measure(seeds, train: list, test: list, epochs: int = 1, keep=lambda runs: None) -> dict:
+def measure(seeds, train: list, test: list, keep=lambda runs: None) -> dict:
     """A list of runs, one a seed, for every name; `keep` gets them after every seed."""
     runs = {name: [] for name in NAMES}
     runs["lead"] = [scores([docstrings.lead(pair) for pair in test], test)]
@@ -73,7 +73,7 @@ def measure(seeds, train: list, test: list, epochs: int = 1, keep=lambda runs: N
     runs["reference"] = [scores([pair.target for pair in test], test)]
     for seed in seeds:
         for kind in "attention", "pointer":
-            trainer = summarizer_trainer(kind, seed, False, train, epochs=epochs)
+            trainer = summarizer_trainer(kind, seed, False, train)
             runs[kind].append(run(trainer, test))
         before = runs["pointer"][-1]["cpu_seconds"]
         more = dict(pairs=train[::2], start=trainer.model, epochs=1, lr=4e-3, muon_lr=5e-3)

@@ -80,7 +80,7 @@ class Recipe:
 KINDS = ("rnn", "bahdanau", "luong", "transformer")  # of the phrasebook's models
 SMALL = dict(embedding=64, hidden=128, cell="gru", dropout=0.0)
 UNFED = dict(attention="luong", input_feeding=False)
-# What learns most in 45 s on two cores, pronunciation in half a minute on one.
+# What learns most in some 20 s on two cores, pronunciation in half a minute on one.
 RECIPES = {
     "rnn": Recipe(
         Seq2Seq, SMALL, epochs=1, lr=3e-2, muon_lr=0.02, batch_size=48, label_smoothing=0.1

@@ -107,17 +107,17 @@ class Muon(torch.optim.AdamW):
         by_shape, momentum = defaultdict(list), group["momentum"]
         weights = [weight for weight in group["params"] if weight.grad is not None]
         for weight in weights:
-            if not self.state[weight]:  # "step", for AdamW looks for it when a state is read
-                start = {"step": torch.tensor(0.0), "momentum": torch.zeros_like(weight)}
-                self.state[weight] |= start
-            self.state[weight]["step"] += 1
+            state = self.state[weight]
+            if not state:  # "step", for AdamW looks for it when a state is read
+                state |= {"step": torch.tensor(0.0), "momentum": torch.zeros_like(weight)}
+            state["step"] += 1
         gradients = [weight.grad for weight in weights]
         momenta = [self.state[weight]["momentum"] for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, momenta, momentum)
         for pair in zip(weights, ahead, strict=True):
-            gates = zip(*(matrix.chunk(group["gates"]) for matrix in pair), strict=True)
-            by_shape[pair[0].shape] += gates
+            parts = (matrix.chunk(group["gates"]) for matrix in pair)
+            by_shape[pair[0].shape] += zip(*parts, strict=True)
         for pairs in by_shape.values():
             weights, ahead = zip(*pairs, strict=True)
             rows, columns = weights[0].shape

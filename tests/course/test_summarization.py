@@ -28,7 +28,7 @@ def summarization(monkeypatch):
 
 
 def test_the_benchmark_measures_every_row(summarization):
-    runs = summarization.measure((0, 1), PAIRS[:16], PAIRS[16:], epochs=1)
+    runs = summarization.measure((0, 1), PAIRS[:16], PAIRS[16:])
     rows = summarization.table({"runs": runs}).splitlines()[2:]
     assert [row.split(" | ")[0][2:] for row in rows] == list(summarization.NAMES.values())
     assert len(runs["coverage"]) == 2 and runs["coverage"][0]["unknown"] >= 0
