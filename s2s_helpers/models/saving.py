@@ -31,11 +31,17 @@ def class_name(kind: type) -> str:
 
 
 def model_classes() -> dict[str, type[Seq2SeqModel]]:
-    """Every subclass of `Seq2SeqModel` by its name in files; of two definitions the later."""
+    """Every subclass of `Seq2SeqModel` by its name in files; of two definitions the later.
+
+    A class that adds nothing to one of the same name is passed over: PyTorch's export leaves such
+    stand-ins behind, which cannot be built.
+    """
     found, waiting = {}, [Seq2SeqModel]
     while waiting:
         kind = waiting.pop(0)
-        found[class_name(kind)] = kind
+        adds = vars(kind).keys() - {"__module__", "__doc__"}
+        if adds or class_name(kind) not in map(class_name, kind.__mro__[1:]):
+            found[class_name(kind)] = kind
         waiting += kind.__subclasses__()
     return found
 

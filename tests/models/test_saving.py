@@ -338,6 +338,19 @@ def test_classes_have_names_that_are_found_again():
     assert known[class_name(Louder)] is Louder
 
 
+def test_a_stand_in_of_a_class_is_not_taken_for_it():
+    """PyTorch's export leaves such behind: named as the class, and without its constructor."""
+
+    class Proxy:
+        def __init__(self, base):
+            raise AssertionError("a stand-in was built")
+
+    stand_in = type("Louder", (Proxy, Louder), {})
+    stand_in.__module__, stand_in.__qualname__ = Louder.__module__, Louder.__qualname__
+    assert stand_in in Louder.__subclasses__() and class_name(stand_in) == class_name(Louder)
+    assert model_classes()[class_name(Louder)] is Louder
+
+
 def test_a_cell_that_is_run_again_replaces_its_class(path):
     """As in a notebook: the class is defined anew, with more in it."""
 
