@@ -19,6 +19,7 @@ from s2s_helpers.data import collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
+from s2s_helpers.production.ctranslate2 import CTranslate2Model, export_ctranslate2
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
 
 LIMIT = 64  # tokens at most, which no sentence here reaches
@@ -177,56 +178,20 @@ def check_logits(name: str, model, theirs, tolerance: float = 1e-4) -> None:
         raise ValueError(f"the logits of {name} differ from ours by up to {difference:.2g}")
 
 
-def ctranslate2_model(model, folder: str) -> None:
-    """Write the model as CTranslate2's own format into `folder`."""
-    from ctranslate2 import specs
-    from ctranslate2.converters import utils
+def production(model, compute_type="float32"):
+    """The package's own way to CTranslate2, a batch after the other."""
+    with tempfile.TemporaryDirectory() as empty:
+        folder = export_ctranslate2(model, f"{empty}/model")
+        exported = CTranslate2Model(folder, torch.get_num_threads(), compute_type)
 
-    def linear(spec, layer):
-        spec.weight = layer.weight.detach().numpy()
-        spec.bias = layer.bias.detach().numpy()
+    def batch_of(beam):
+        search = exported.own_search(beam, 0.0, 1)
+        return lambda batch: [
+            found[0].ids
+            for found in search(exported, batch.source, batch.source_mask, max_length=LIMIT)
+        ]
 
-    def norm(spec, layer):
-        spec.gamma, spec.beta = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-
-    def attention(spec, own, fused):
-        for target, layers in zip(spec.linear, fused, strict=False):
-            parts = [specs.common_spec.LinearSpec() for _ in layers]
-            for part, layer in zip(parts, layers, strict=True):
-                linear(part, layer)
-            utils.fuse_linear(target, parts)
-        linear(spec.linear[-1], own.output)
-
-    spec = specs.TransformerSpec.from_config(
-        model.settings["layers"], model.settings["heads"], pre_norm=False
-    )
-    for side, layers in (spec.encoder, model.encoder), (spec.decoder, model.decoder):
-        table = side.embeddings[0] if isinstance(side.embeddings, list) else side.embeddings
-        table.weight = model.target_embedding.weight.detach().numpy()
-        side.scale_embeddings = math.sqrt(model.settings["width"])
-        side.position_encodings.encodings = model.table.numpy()
-        for part, layer in zip(side.layer, layers, strict=True):
-            own = layer.attention
-            attention(part.self_attention, own, [[own.query, own.key, own.value]])
-            norms = [part.self_attention.layer_norm, part.ffn.layer_norm]
-            if side is spec.decoder:
-                own = layer.cross
-                attention(part.attention, own, [[own.query], [own.key, own.value]])
-                norms.insert(1, part.attention.layer_norm)
-            for target, name in zip(norms, residuals(layer), strict=True):
-                norm(target, getattr(layer, name).norm)
-            linear(part.ffn.linear_0, layer.feedforward[0])
-            linear(part.ffn.linear_1, layer.feedforward[2])
-    linear(spec.decoder.projection, model.output)
-    tokens = model.target_vocabulary.tokens(range(len(model.target_vocabulary)))
-    spec.register_source_vocabulary(tokens)
-    spec.register_target_vocabulary(tokens)
-    for special, index in ("unk", UNK), ("bos", SOS), ("eos", EOS), ("decoder_start", SOS):
-        setattr(spec.config, f"{special}_token", tokens[index])
-    spec.config.layer_norm_epsilon = model.decoder[0].cross_residual.norm.eps
-    spec.validate()
-    spec.optimize()
-    spec.save(folder)
+    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
 
 
 def ctranslate2(model, compute_type="float32"):
@@ -236,8 +201,8 @@ def ctranslate2(model, compute_type="float32"):
     from ctranslate2 import Translator
 
     threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        ctranslate2_model(model, folder)
+    with tempfile.TemporaryDirectory() as empty:
+        folder = str(export_ctranslate2(model, f"{empty}/model"))
         many = Translator(folder, compute_type=compute_type, inter_threads=threads, intra_threads=1)
         one = Translator(folder, compute_type=compute_type, inter_threads=1, intra_threads=threads)
     tokens = model.target_vocabulary.tokens(range(len(model.target_vocabulary)))
@@ -404,6 +369,11 @@ PEERS = {
     ),
     "ours int8": Peer("s2s_helpers, int8", None, lambda model: ours(model, torch.int8)),
     "translate": Peer("s2s_helpers, text to text", None, ours_translate),
+    "production": Peer("s2s_helpers with CTranslate2", "ctranslate2", production),
+    "production int8": Peer(
+        "s2s_helpers with CTranslate2, int8", "ctranslate2",
+        lambda model: production(model, "int8"),
+    ),
     "transformers": Peer("Hugging Face Marian", "transformers", hugging_face),
     "ctranslate2": Peer("CTranslate2, float32", "ctranslate2", ctranslate2, BATCHES + TOKENS),
     "int8": Peer(
@@ -414,7 +384,7 @@ PEERS = {
     "naive": Peer("nn.Transformer without a cache", None, naive_torch, (BATCH,), ("greedy",)),
 }  # fmt: skip
 ON_GPU = ("ours", "translate", "transformers")
-QUICK = ("ours", "bfloat16", "ours int8", "transformers", "ctranslate2", "int8")
+QUICK = ("ours", "bfloat16", "ours int8", "transformers", "production", "ctranslate2", "int8")
 
 
 def installed(names) -> list[str]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s2s_helpers.vocabulary import PAD
 
-LOGITS_AT_ONCE = 2**21  # 8 MB: what a processor's cache holds; a GPU is handed more at a time
+LOGITS_AT_ONCE = 2**19  # 2 MB: what stays in the cache of one core; a GPU is handed more at a time
 
 
 def total_loss(loss: Callable, model: nn.Module, batch: Any) -> tuple[Tensor, int, Tensor | None]:
@@ -47,6 +47,11 @@ def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module is torch's linear layer and computes what its weights say: no subclass (as
     parametrisations make one), no hooks, no forward of its own."""
     return type(module) is nn.Linear and not _hooked(module) and "forward" not in vars(module)
+
+
+def is_changed(module: nn.Module) -> bool:
+    """Whether a module has a hook, or a method of its own that its class does not know of."""
+    return _hooked(module) or any(callable(getattr(type(module), own, 0)) for own in vars(module))
 
 
 def _hooked(module: nn.Module) -> bool:

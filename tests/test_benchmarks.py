@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from toy_models import learn_to_copy
 from treadmill import Callback
 
 from s2s_helpers.corpora import Pair, Splits, multi30k
@@ -143,19 +143,7 @@ def tiny():
     model = TransformerSeq2Seq(
         shared, shared, width=16, heads=2, layers=2, feedforward=24, dropout=0.0, norm_first=False
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(150):
-        lengths = torch.randint(1, 10, (32,)).tolist()
-        rows = [[*torch.randint(4, 40, (length,)).tolist(), EOS] for length in lengths]
-        batch = collate([(row, row) for row in rows])
-        logits, _ = model(batch)
-        loss = functional.cross_entropy(
-            logits.flatten(0, 1), batch.target_output.flatten(), ignore_index=PAD
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+    return learn_to_copy(model)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +154,10 @@ def sentences(peers, tiny):
     return [peers.Sentence(" ".join(tokens(row)), [*row, EOS]) for row in ids]
 
 
-@pytest.mark.parametrize("name", ["translate", "naive", "transformers", "ctranslate2", "joeynmt"])
+@pytest.mark.parametrize(
+    "name",
+    ["translate", "naive", "production", "transformers", "ctranslate2", "joeynmt"],
+)
 @pytest.mark.parametrize("beam", [1, 3])
 def test_every_peer_writes_what_ours_writes(peers, tiny, sentences, name, beam):
     peer = peers.PEERS[name]

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from s2s_helpers.data import Batch, collate
 from s2s_helpers.decoding import length_penalty_of
@@ -49,6 +50,21 @@ def build(kind, target=TINY, seed=0, sharpness=3.0, ending=1.0):
             parameter.data.mul_(sharpness)
     output = model.output if kind == "transformer" else model.decoder.output
     output.bias.data[EOS] += ending
+    return model.eval()
+
+
+def learn_to_copy(model, steps=150):
+    """A model of one vocabulary, after it has learned a little of copying, and so to end."""
+    optimizer, size = torch.optim.AdamW(model.parameters(), lr=1e-2), len(model.target_vocabulary)
+    for _ in range(steps):
+        lengths = torch.randint(1, 10, (32,)).tolist()
+        rows = [[*torch.randint(4, size, (length,)).tolist(), EOS] for length in lengths]
+        batch = collate([(row, row) for row in rows])
+        logits, _ = model(batch)
+        loss = cross_entropy(logits.flatten(0, 1), batch.target_output.flatten(), ignore_index=PAD)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     return model.eval()
 
 

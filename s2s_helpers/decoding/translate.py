@@ -63,7 +63,7 @@ def translate(
     if search is not None and beam_size != 1:
         raise ValueError("a search of its own has no use for beam_size: give one of the two")
     if search is None:
-        search = chosen_search(beam_size, length_penalty, n_best)
+        search = chosen_search(model, beam_size, length_penalty, n_best)
     batch_size = max(LINES // beam_size, 1) if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -78,8 +78,12 @@ def translate(
     return results
 
 
-def chosen_search(beam_size: int, length_penalty: float, n_best: int | None = None) -> Callable:
-    """The search that these settings of `translate` stand for."""
+def chosen_search(
+    model: Any, beam_size: int, length_penalty: float, n_best: int | None = None
+) -> Callable:
+    """The search that these settings of `translate` stand for: the model's own, if it has one."""
+    if hasattr(model, "own_search"):
+        return model.own_search(beam_size, length_penalty, n_best)
     if beam_size == 1 and n_best in (None, 1):
         return greedy_decode
     several = n_best or 1

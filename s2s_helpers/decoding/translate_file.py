@@ -57,7 +57,7 @@ def translate_file(
         raise ValueError(f"{target} is a folder: give the name of a file")
     if target.exists() and not target.is_file():
         raise ValueError(f"{target} is a device or a pipe: give the name of a file")
-    search = chosen_search(beam_size, length_penalty)
+    search = chosen_search(model, beam_size, length_penalty)
     settings = {"model": digest_of(model), "beam_size": beam_size, "length_penalty": length_penalty}
     left: list[str] = []
     with source.open("rb") as lines, alone(target):

@@ -1,7 +1,8 @@
 """A translation server over HTTP with dynamic batching, on LitServe.
 
-    python -m s2s_helpers.production.server --model FILE --port 8000
+    python -m s2s_helpers.production.server --model PATH --port 8000
 
+PATH is a file of `save_model`, or a folder of `export_onnx` or of `export_ctranslate2`.
 `POST /predict` with {"texts": ["a sentence", ...]} answers {"translations": [...], "batch": n}, n
 being the sentences that were translated together: requests that come within a few milliseconds, or
 while the model is at work. Every request gets its own answer; what is too large or no text gets
@@ -15,14 +16,17 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 
 from s2s_helpers.decoding import encode_source, translate
-from s2s_helpers.models import load_model
+from s2s_helpers.models import Seq2SeqModel, load_model
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
+from s2s_helpers.production.ctranslate2 import CTranslate2Model
+from s2s_helpers.production.onnx import OnnxModel
 
 # Not within a function: LitServe's worker process looks the class below up here.
 litserve = import_optional("litserve")
@@ -32,6 +36,19 @@ HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # that LitServe knows
 WANTED = 'send {"texts": ["a sentence", ...]}, one or more, all of them strings'
 STOPS = (signal.SIGINT, signal.SIGTERM)
 SECONDS = 5  # for requests under way when the server is stopped
+
+
+def load_served(path: str | os.PathLike) -> Seq2SeqModel:
+    """The model at a path: saved, or exported for ONNX Runtime or CTranslate2. Raises ValueError
+    where a folder is neither, FileNotFoundError where nothing is there."""
+    folder = Path(path)
+    if (folder / "model.bin").is_file():
+        return CTranslate2Model(folder)
+    if (folder / "encoder.onnx").is_file():
+        return OnnxModel(folder)
+    if folder.is_dir():
+        raise ValueError(f"{path} is a folder, but export_onnx or export_ctranslate2 wrote none")
+    return load_model(path)
 
 
 def only_texts(request: dict) -> dict:
@@ -73,7 +90,7 @@ class TranslationAPI(litserve.LitAPI):  # type: ignore[name-defined]
         if multiprocessing.parent_process():
             end_with_parent()
         torch.set_num_threads(1)
-        self.model = prepacked(load_model(self.path))
+        self.model = prepacked(load_served(self.path))
 
     def decode_request(
         self, request: Annotated[dict, AfterValidator(only_texts)]
@@ -167,7 +184,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise ValueError(f"--host must be one of {', '.join(HOSTS)}, got {options.host}")
     if not 1024 <= options.port <= 65535:
         raise ValueError(f"--port must lie between 1024 and 65535, got {options.port}")
-    load_model(options.model)
+    load_served(options.model)
     kind = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:
         socket.create_server((options.host, options.port), family=kind).close()
@@ -177,7 +194,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True, help="a file that save_model wrote")
+    parser.add_argument("--model", required=True, help="a file, or an exported folder")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network")
     parser.add_argument("--beam-size", type=int, default=1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import json
@@ -313,6 +314,34 @@ def test_a_server_of_single_requests(file, model):
         process.kill()
 
 
+EXPORTS = {
+    "onnxruntime": ("onnx", "export_onnx", "OnnxModel"),
+    "ctranslate2": ("ctranslate2", "export_ctranslate2", "CTranslate2Model"),
+}
+
+
+@pytest.mark.parametrize("runtime", EXPORTS)
+def test_the_same_command_serves_an_exported_folder(model, runtime, tmp_path):
+    for package in (runtime, *(["onnxscript"] if runtime == "onnxruntime" else [])):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    module, export, kind = EXPORTS[runtime]
+    room = importlib.import_module(f"s2s_helpers.production.{module}")
+    folder = getattr(room, export)(model, tmp_path / "exported")
+    assert type(server.load_served(folder)) is getattr(room, kind)
+    process, url = start(folder, "--beam-size", "2")
+    try:
+        until(lambda: up(url) or process.poll() is not None)
+        wanted = [t.text for t in translate(model, TEXTS[:3], 2)]
+        assert post(url, TEXTS[:3]) == (200, {"translations": wanted, "batch": 3})
+        status, answer = post(url, ["a " * 150])
+        assert status == 422 and "only 20 positions" in answer["detail"]
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0 and not said
+    finally:
+        process.kill()
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals of POSIX")
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT to all", "SIGTERM to all", "SIGKILL"])
 def test_it_stops_while_busy_and_leaves_no_process_behind(file, how):
@@ -358,6 +387,11 @@ def test_a_bad_option_is_said_in_one_sentence(file, message, monkeypatch, capsys
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and said.startswith(message.format(taken=taken))
     assert said.count("\n") == 1
+
+
+def test_a_folder_of_neither_runtime_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, but export_onnx or export_ctranslate2"):
+        server.load_served(tmp_path)
 
 
 def test_the_command_itself_stops_with_code_2(tmp_path):
