@@ -114,7 +114,7 @@ def test_changed_parts_are_exported_and_replaced_methods_refused(exported, tmp_p
 
 def test_an_exported_model_is_told_from_another(exported, tmp_path):
     _, onnx, int8, folder = exported
-    names = {"model.json", "encoder.onnx", "step.onnx"}
+    names = {"model.json", "encoder.onnx", "step.onnx", "weights.bin"}
     assert onnx.settings["files"].keys() == int8.settings["files"].keys() == names
     assert onnx.settings != int8.settings
     assert OnnxModel(folder / "float", threads=2).settings == onnx.settings
@@ -123,10 +123,29 @@ def test_an_exported_model_is_told_from_another(exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_shared_weights_are_stored_once_and_attention_is_given(tmp_path):
+    shared, batch = Vocabulary.numbered(3000), a_batch(5)
+    model = TransformerSeq2Seq(shared, shared, width=16, heads=2, layers=2, feedforward=12).eval()
+    folder = export_onnx(model, tmp_path / "model", attention=True)
+    table = 4 * model.output.weight.numel()
+    size = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert table < size["weights.bin"] < 1.5 * table
+    assert size["encoder.onnx"] < table > size["step.onnx"]
+    onnx = OnnxModel(folder)
+    with torch.no_grad():
+        for found, right in zip(onnx(batch), model(batch), strict=True):
+            torch.testing.assert_close(found, right, atol=1e-4, rtol=1e-4)
+    (ours,), (theirs,) = (greedy_decode(each, batch.source[:1]) for each in (model, onnx))
+    torch.testing.assert_close(theirs.attention, ours.attention, atol=1e-4, rtol=1e-4)
+    (folder / "weights.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no weights[.]bin in"):
+        OnnxModel(folder)
+
+
 def test_int8_is_smaller(exported):
     folder = exported[3]
     size = {
-        name: sum(path.stat().st_size for path in (folder / name).glob("*.onnx"))
+        name: sum(path.stat().st_size for path in (folder / name).iterdir())
         for name in ("float", "int8")
     }
     assert size["int8"] < size["float"]
