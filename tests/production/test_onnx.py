@@ -124,7 +124,7 @@ def test_an_exported_model_is_told_from_another(exported, tmp_path):
 
 
 def test_shared_weights_are_stored_once_and_attention_is_given(tmp_path):
-    shared, batch = Vocabulary.numbered(3000), a_batch(5)
+    shared, batch = Vocabulary.numbered(6000), a_batch(5)
     model = TransformerSeq2Seq(shared, shared, width=16, heads=2, layers=2, feedforward=12).eval()
     folder = export_onnx(model, tmp_path / "model", attention=True)
     table = 4 * model.output.weight.numel()
