@@ -43,6 +43,7 @@ archive:
 benchmark: install
 	$(PYTHON_OF_VENV) benchmarks/quality.py phrasebook --quick
 	$(PYTHON_OF_VENV) benchmarks/multi30k.py train --quick
+	$(PYTHON_OF_VENV) benchmarks/speedrun.py run --quick
 	$(PYTHON_OF_VENV) benchmarks/training_speed.py --quick
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --quick
 	$(PYTHON_OF_VENV) benchmarks/scale.py --quick
@@ -63,6 +64,11 @@ benchmark-full: install
 		done; \
 	done
 	$(PYTHON_OF_VENV) benchmarks/multi30k.py choices
+	for seed in 0 1 2; do \
+		for minutes in 5 15; do \
+			$(PYTHON_OF_VENV) benchmarks/speedrun.py run --minutes $$minutes --seed $$seed || exit 1; \
+		done; \
+	done
 	$(PYTHON_OF_VENV) benchmarks/training_speed.py
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --threads 1
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --threads 2

@@ -3,7 +3,8 @@
 python benchmarks/quality.py phrasebook   four models, three seeds
 python benchmarks/quality.py multi30k     the model of 08_real_translation, three seeds
 python benchmarks/quality.py readme       writes all tables from benchmarks/results into this
-                                     folder's README, and headlines into the project's
+                                     folder's README and speedrun.md, and headlines into the
+                                     project's README
 
 With --quick only the first seed, of the phrasebook one model, and nothing is saved.
 
@@ -39,7 +40,11 @@ BEYOND = (
     "endurance",
 )
 TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale", *BEYOND)
-READMES = {ROOT / "README.md": ("headlines",), ROOT / "benchmarks" / "README.md": TABLES}
+READMES = {
+    ROOT / "README.md": ("headlines",),
+    ROOT / "benchmarks" / "README.md": TABLES,
+    ROOT / "benchmarks" / "speedrun.md": ("speedrun",),
+}
 NAMES = {
     "rnn": "RNN encoder-decoder",
     "bahdanau": "RNN with Bahdanau's attention",
@@ -117,7 +122,7 @@ def table(name: str, results: dict | None = None) -> str:
         return "\n\n".join(f"{on}:\n\n{decoding.table(run)}" for on, run in results.items())
     if name == "scale":
         return scale.table(results)
-    if name in BEYOND:
+    if name in (*BEYOND, "speedrun"):
         return importlib.import_module(name).table(results)
     runs = results["runs"]
     if name == "training_speed":

@@ -1,6 +1,7 @@
 """The speedrun: from raw captions to a test score on two cores, against the clock.
 
 python benchmarks/speedrun.py run --minutes 5|15 [--seed 0] [--text lower|cased] [--processes 2]
+                                 [--quick]
 python benchmarks/speedrun.py table
 
 `run` reads the files, learns subwords, trains, and translates test_2016_flickr; its seconds are all
@@ -20,6 +21,7 @@ from pathlib import Path
 import torch
 from measuring import RESULTS, device_name, keep, machine, markdown, spread
 from multi30k import score
+from torch import Tensor, nn
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k
@@ -37,9 +39,23 @@ from s2s_helpers.training import (
 from s2s_helpers.training.distributed import Processes, sharded_loader
 from s2s_helpers.vocabulary import SubwordVocabulary
 
+
+class QuickDropout(nn.Dropout):
+    """Dropout by masks of 16 bits: four to each random number. Alone a third of nn.Dropout's time;
+    end to end a step takes 6 % less."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.long).random_(-(2**63), None)
+        draws = draws.view(torch.int16)[: x.numel()].view(x.shape)  # from -2^15 to 2^15 - 1
+        kept = draws >= round(self.p * 2**16) - 2**15
+        return x * (kept.to(x.dtype) / (1 - self.p))
+
+
 FILE = RESULTS / "speedrun.json"
 TRACKS = {
-    5: dict(passes=10, width=128, dropout=0.1, lr=7e-3, muon_lr=0.014, ema=0.995),
+    5: dict(passes=9, width=128, dropout=0.1, lr=7e-3, muon_lr=0.014, ema=0.995),
     15: dict(passes=32, width=128, dropout=0.2, lr=7e-3, muon_lr=0.014, ema=0.998),
 }
 TEXTS = {"lower": True, "cased": False}  # whether all is lower-cased before subwords are learned
@@ -57,6 +73,10 @@ def train(
     loader = sharded_loader(data, max_tokens=max_tokens, seed=seed, processes=processes)
     set_seed(seed)
     model = TransformerSeq2Seq(shared, shared, width=width, feedforward=2 * width, dropout=dropout)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, QuickDropout(child.p))
     steps = passes * len(loader)
     trainer = Seq2SeqTrainer(
         model, training_config(passes, lr, muon_lr=muon_lr, bf16=gains_by_bf16(), device="cpu"),
@@ -69,7 +89,7 @@ def train(
 
 def work(told: argparse.Namespace) -> None:
     """What each process does; the first one translates and writes what it found."""
-    settings = TRACKS[told.minutes]
+    settings = TRACKS[told.minutes] | (dict(passes=1) if told.quick else {})
     trainer = train(**settings, lowercase=TEXTS[told.text], seed=told.seed)
     if not trainer.processes.is_main:
         return
@@ -92,7 +112,7 @@ def run(told: argparse.Namespace) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "found.json")
         options = ["work", "--minutes", told.minutes, "--seed", told.seed, "--text", told.text]
-        options += ["--processes", told.processes, "--out", out]
+        options += ["--processes", told.processes, "--out", out, *["--quick"] * told.quick]
         if told.processes > 1:
             for line in torchrun(__file__, *options, processes=told.processes):
                 print(line, flush=True)
@@ -125,6 +145,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", choices=list(TEXTS), default="lower")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one pass, not saved")
     parser.add_argument("--out", help="where `work` writes what it found")
     told = parser.parse_args()
     if told.what == "work":
@@ -134,6 +155,8 @@ def main() -> None:
     if told.what == "run":
         found = run(told) | {"date": date.today().isoformat()}
         print(f"{found['seconds']:.0f} seconds, {found['test']['bleu_tokenised']:.2f} BLEU")
+        if told.quick:
+            return
         found["machine"] = machine("sacrebleu", "sacremoses", "sentencepiece")
         seeds = results["records"].setdefault(f"{told.minutes} minutes, {told.text}", {})
         seeds[str(told.seed)] = found
