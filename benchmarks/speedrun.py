@@ -78,9 +78,10 @@ def train(
             if type(child) is nn.Dropout:
                 setattr(module, name, QuickDropout(child.p))
     steps = passes * len(loader)
+    warmup = min(100, steps // 10)
     trainer = Seq2SeqTrainer(
         model, training_config(passes, lr, muon_lr=muon_lr, bf16=gains_by_bf16(), device="cpu"),
-        loader, loss=Seq2SeqLoss(0.1), schedule=linear_warmup(100, steps, round(0.8 * steps)),
+        loader, loss=Seq2SeqLoss(0.1), schedule=linear_warmup(warmup, steps, round(0.8 * steps)),
         ema=ema, seed=seed, processes=processes,
     )  # fmt: skip
     trainer.fit()

@@ -458,3 +458,47 @@ def test_all_logits_take_memory_that_features_do_not():
     # 5,120 x 20,000 numbers of 4 bytes, at least twice: the logits and their gradient.
     assert found["all logits"] > 800
     assert found["all logits"] > 3 * found["of features"]
+
+
+# speedrun.py
+
+
+def test_a_speedrun_from_the_captions_to_a_record(monkeypatch, tmp_path, capsys):
+    skip_without("sacremoses")
+    speedrun = script("speedrun")
+    pairs = [Pair(f"A dog {n}", f"Un chien {n}") for n in range(60)]
+    monkeypatch.setattr(multi30k, "load", lambda: Splits(pairs[:40], [], pairs[40:]))
+    small = dict(passes=2, width=16, dropout=0.1, lr=1e-2, muon_lr=0.01, ema=0.9, vocabulary=40)
+    monkeypatch.setattr(speedrun, "TRACKS", {5: small})
+    monkeypatch.setattr(speedrun, "FILE", tmp_path / "speedrun.json")
+
+    def here(command, check):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        speedrun.main()
+
+    monkeypatch.setattr(speedrun.subprocess, "run", here)
+    for how in ["--quick"], ["--seed", "3"], ["--seed", "4", "--text", "cased"]:
+        monkeypatch.setattr(sys, "argv", ["speedrun.py", "run", "--processes", "1", *how])
+        speedrun.main()
+    records = json.loads((tmp_path / "speedrun.json").read_text("utf-8"))["records"]
+    assert {name: list(seeds) for name, seeds in records.items()} == {
+        "5 minutes, lower": ["3"], "5 minutes, cased": ["4"]
+    }  # fmt: skip
+    run = records["5 minutes, lower"]["3"]
+    assert run["seconds"] > run["training_seconds"] and run["settings"] == small
+    *_, lower, cased = capsys.readouterr().out.splitlines()
+    assert lower.startswith("| 5 minutes | lower |") and lower.endswith("| - | - |")
+    assert "| cased |" in cased and "-" not in cased.split("|")[-2:]
+
+
+def test_quick_dropout_drops_so_many_and_keeps_the_mean():
+    speedrun = script("speedrun")
+    torch.manual_seed(0)
+    layer, x = speedrun.QuickDropout(0.3), torch.ones(999, 77, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
+    assert abs((y == 0).float().mean() - 0.3) < 0.01 and abs(y.mean() - 1) < 0.01
+    torch.testing.assert_close(x.grad, y)  # the gradient goes the same way
+    assert not torch.equal(layer(x), y)
+    assert layer.eval()(x) is x

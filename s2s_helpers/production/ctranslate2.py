@@ -188,9 +188,11 @@ class CTranslate2Model(Seq2SeqModel):
         source_mask, limits = check_source(self, source, source_mask, max_length)
         check_ids(source, self.source_vocabulary, self.max_positions, "source")
         rows = [ids[mask].tolist() for ids, mask in zip(source, source_mask, strict=True)]
-        patience = PATIENCE if n_best > 1 or length_penalty > 1 else 1
+        several = PATIENCE * beam_size if beam_size > 1 else 1
+        count = several if n_best > 1 or length_penalty > 1 else beam_size
+        count = 1 if n_best == 1 and length_penalty == 0 else count
         limits, again = limits.tolist(), defaultdict(list)
-        results = self._run(rows, max(limits), beam_size, patience)
+        results = self._run(rows, max(limits), beam_size, count)
         for row, found in enumerate(results):
             bad = any({PAD, SOS} & {*one.ids} for one in found)
             long = any(len(one.ids) > limits[row] for one in found)
@@ -198,7 +200,7 @@ class CTranslate2Model(Seq2SeqModel):
                 again[limits[row], bad].append(row)
         for (limit, bad), few in again.items():  # hardly any, of a trained model
             chosen = [rows[row] for row in few]
-            found = self._run(chosen, limit, beam_size, PATIENCE, (PAD, SOS) if bad else ())
+            found = self._run(chosen, limit, beam_size, several, (PAD, SOS) if bad else ())
             for row, some in zip(few, self._scored(chosen, found) if bad else found, strict=True):
                 results[row] = [one for one in some if one.finished] or some
         for one in chain.from_iterable(results) if beam_size > 1 else ():
@@ -206,14 +208,13 @@ class CTranslate2Model(Seq2SeqModel):
         return [sorted(found, key=lambda one: -one.score)[:n_best] for found in results]
 
     def _run(
-        self, rows: list[list[int]], limit: int, beam_size: int, patience: int,
-        forbidden: tuple = (),
-    ) -> list[list[Hypothesis]]:  # fmt: skip
-        """The runtime's own search. What is forbidden leaves its probability to the others."""
-        count = beam_size * (patience if beam_size > 1 else 1)
+        self, rows: list[list[int]], limit: int, beam_size: int, count: int, forbidden: tuple = ()
+    ) -> list[list[Hypothesis]]:
+        """The runtime's own search, until so many hypotheses have ended; for one it stops when that
+        one is the best. What is forbidden leaves its probability to the others."""
         found = self.translator.translate_batch(
             [[self.source_tokens[number] for number in ids] for ids in rows],
-            beam_size=beam_size, num_hypotheses=count, patience=count / beam_size,
+            beam_size=beam_size, num_hypotheses=count, patience=max(1, count / beam_size),
             length_penalty=0.0,  # its own is another formula
             suppress_sequences=[[self.target_tokens[number]] for number in forbidden] or None,
             max_batch_size=math.ceil(len(rows) / self.threads), max_input_length=0,
