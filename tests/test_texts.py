@@ -12,6 +12,7 @@ import s2s_helpers
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("notebooks/**/*.ipynb")]
+PAGES += ROOT.glob("benchmarks/speedrun.md")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 
 
