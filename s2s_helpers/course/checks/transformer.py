@@ -446,7 +446,7 @@ def spare_heads(heads):
     if not isinstance(heads, (list, tuple, set)):
         return say("✗", name, f"a list of heads such as {EXAMPLE} is asked for.")
     heads = [tuple(head) if isinstance(head, (list, tuple)) else head for head in heads]
-    model = phrasebook_model("transformer")
+    model = phrasebook_model("transformer", progress=False)
     layers, most = model.settings["layers"], model.settings["heads"]
     kinds = ("encoder", "decoder", "cross")
     there = list(itertools.product(kinds, range(1, layers + 1), range(1, most + 1)))
