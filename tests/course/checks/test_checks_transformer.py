@@ -404,7 +404,7 @@ def small_model(monkeypatch):
     """In the place of the trained transformer; it misses decoder head 2 of layer 1 alone."""
     words = Vocabulary(["a", "b"])
     model = TransformerSeq2Seq(words, words, width=16, layers=2, heads=4, feedforward=16).eval()
-    monkeypatch.setattr(checks, "phrasebook_model", lambda kind: model)
+    monkeypatch.setattr(checks, "phrasebook_model", lambda kind, progress: model)
     monkeypatch.setattr(
         checks, "_accuracy", lambda model, heads: 0.5 if ("decoder", 1, 2) in heads else 0.95
     )
