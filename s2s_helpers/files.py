@@ -1,13 +1,14 @@
 """Files that are written whole or not at all, and read without running code."""
 
 import errno
+import hashlib
 import operator
 import os
 import secrets
 import tempfile
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,3 +156,15 @@ def new_folder(folder: str | os.PathLike) -> Iterator[Path]:
         (inner := Path(scratch, folder.name)).mkdir()
         yield inner
         os.rename(inner, folder)
+
+
+def hashes_of(folder: str | os.PathLike, names: Iterable[str], advice: str) -> dict[str, str]:
+    """The sha256 of each of these files in a folder. Raises FileNotFoundError, with the `advice`,
+    where one is missing."""
+    hashes = {}
+    for name in names:
+        if not (path := Path(folder, name)).is_file():
+            raise FileNotFoundError(f"no {name} in {folder}: {advice}")
+        with path.open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes

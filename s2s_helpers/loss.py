@@ -46,7 +46,7 @@ def logits_of(model: nn.Module, batch: Any) -> Tensor:
 def is_plain_linear(module: nn.Module) -> bool:
     """Whether a module is torch's linear layer and computes what its weights say: no subclass (as
     parametrisations make one), no hooks, no forward of its own."""
-    return type(module) is nn.Linear and not _hooked(module) and "forward" not in vars(module)
+    return type(module) is nn.Linear and not is_changed(module)
 
 
 def is_changed(module: nn.Module) -> bool:

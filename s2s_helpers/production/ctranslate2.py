@@ -5,7 +5,6 @@ Neural Machine Translation with OpenNMT*): its layers are fused, and between two
 it never comes back to Python. For the same reason it has no hooks and gives no attention weights.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -25,7 +24,7 @@ from s2s_helpers.decoding.search import (
     check_source,
     length_penalty_of,
 )
-from s2s_helpers.files import new_folder
+from s2s_helpers.files import hashes_of, new_folder
 from s2s_helpers.loss import is_changed
 from s2s_helpers.models import Seq2SeqModel, TransformerSeq2Seq
 from s2s_helpers.models import transformer as parts
@@ -147,15 +146,8 @@ class CTranslate2Model(Seq2SeqModel):
     ):
         if compute_type not in (None, *COMPUTE_TYPES):
             raise ValueError(f"compute_type must be one of {COMPUTE_TYPES}, got {compute_type!r}")
-        for name in "model.bin", "model.json":
-            if not Path(folder, name).is_file():
-                raise FileNotFoundError(
-                    f"no {name} in {folder}: use export_ctranslate2(model, folder)"
-                )
-        hashes = {}
-        for path in sorted(Path(folder).iterdir()):
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        names = ("model.bin", "config.json", "model.json")
+        hashes = hashes_of(folder, names, "use export_ctranslate2(model, folder)")
         about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
         sides = [vocabulary_from_dict(about[f"{s}_vocabulary"]) for s in ("source", "target")]
         compute_type = compute_type or about["compute_type"]

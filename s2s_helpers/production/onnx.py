@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s2s_helpers.files import new_folder
+from s2s_helpers.files import hashes_of, new_folder
 from s2s_helpers.models import Memory, Seq2SeqModel, State, TransformerSeq2Seq
 from s2s_helpers.models.interface import check_ids
 from s2s_helpers.models.transformer import additive
@@ -188,12 +188,8 @@ class OnnxModel(Seq2SeqModel):
     missing."""
 
     def __init__(self, folder: str | os.PathLike, threads: int = 1):
-        hashes = {}
-        for name in ("model.json", WEIGHTS, *GRAPHS):
-            if not (path := Path(folder, name)).is_file():
-                raise FileNotFoundError(f"no {name} in {folder}: use export_onnx(model, folder)")
-            with path.open("rb") as file:
-                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        names = ("model.json", WEIGHTS, *GRAPHS)
+        hashes = hashes_of(folder, names, "use export_onnx(model, folder)")
         about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
         sides = (vocabulary_from_dict(about[f"{side}_vocabulary"]) for side in SIDES)
         super().__init__(*sides, files=hashes)
