@@ -44,6 +44,8 @@ benchmark: install
 	$(PYTHON_OF_VENV) benchmarks/quality.py phrasebook --quick
 	$(PYTHON_OF_VENV) benchmarks/multi30k.py train --quick
 	$(PYTHON_OF_VENV) benchmarks/speedrun.py run --quick
+	$(PYTHON_OF_VENV) benchmarks/ladder.py run --quick
+	$(PYTHON_OF_VENV) benchmarks/optimizers.py run --quick
 	$(PYTHON_OF_VENV) benchmarks/training_speed.py --quick
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --quick
 	$(PYTHON_OF_VENV) benchmarks/scale.py --quick
@@ -69,6 +71,8 @@ benchmark-full: install
 			$(PYTHON_OF_VENV) benchmarks/speedrun.py run --minutes $$minutes --seed $$seed || exit 1; \
 		done; \
 	done
+	$(PYTHON_OF_VENV) benchmarks/ladder.py run
+	$(PYTHON_OF_VENV) benchmarks/optimizers.py run
 	$(PYTHON_OF_VENV) benchmarks/training_speed.py
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --threads 1
 	$(PYTHON_OF_VENV) benchmarks/decoding.py --threads 2

@@ -1,18 +1,23 @@
 """What the benchmarks share: jobs in turn, their times, and what they ran on."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from treadmill import Callback
 
 from s2s_helpers.files import atomic_write
+from s2s_helpers.training.trainer import StopTraining
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -61,6 +66,36 @@ def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
     """Their seconds over ours, round by round, and the median of that: what slows a whole round
     down does not count."""
     return statistics.median(b[which] / a[which] for a, b in zip(ours, theirs, strict=True))
+
+
+class Clock(Callback):
+    """Ends a training when it has had its seconds of CPU time, which a neighbour on the machine
+    takes less of than of the wall clock's."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_train_start(self, trainer, **kwargs):
+        self.started = time.process_time()
+
+    def spent(self) -> float:
+        """The share of the seconds that is over."""
+        return min(1.0, (time.process_time() - self.started) / self.seconds)
+
+    def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
+        if self.spent() >= 1:
+            raise StopTraining
+
+
+def fit_for(seconds: float, trainer, schedule: Callable) -> None:
+    """Train for so many seconds of CPU time, silently and without looking at validation. `schedule`
+    makes the rate's factor of the share of the time that is over."""
+    clock = Clock(seconds)
+    trainer.callbacks.append(clock)
+    trainer.schedule = lambda step: schedule(clock.spent())
+    trainer.val_dataloader, trainer.monitor = None, "loss"
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(StopTraining):
+        trainer.fit()
 
 
 def machine(*packages: str) -> dict:

@@ -23,6 +23,7 @@ from pathlib import Path
 import decoding
 import multi30k as captions
 import scale
+import speedrun
 import torch
 import training_speed
 from measuring import RESULTS, keep, markdown, spread
@@ -37,13 +38,14 @@ SEEDS = (0, 1, 2)
 # Each of these is a script beside this one, whose `table` makes its rows.
 BEYOND = (
     *("summarization", "pronunciation", "forecasting", "pretrained", "production", "scaling"),
-    "endurance",
+    *("endurance", "optimizers"),
 )
+RACE = ("speedrun", "ladder", "trials")
 TABLES = ("phrasebook", "multi30k", "captions", "training_speed", "decoding", "scale", *BEYOND)
 READMES = {
     ROOT / "README.md": ("headlines",),
     ROOT / "benchmarks" / "README.md": TABLES,
-    ROOT / "benchmarks" / "speedrun.md": ("speedrun",),
+    ROOT / "benchmarks" / "speedrun.md": RACE,
 }
 NAMES = {
     "rnn": "RNN encoder-decoder",
@@ -122,7 +124,9 @@ def table(name: str, results: dict | None = None) -> str:
         return "\n\n".join(f"{on}:\n\n{decoding.table(run)}" for on, run in results.items())
     if name == "scale":
         return scale.table(results)
-    if name in (*BEYOND, "speedrun"):
+    if name == "trials":
+        return speedrun.trials_table(results)
+    if name in (*BEYOND, *RACE):
         return importlib.import_module(name).table(results)
     runs = results["runs"]
     if name == "training_speed":

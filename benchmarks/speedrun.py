@@ -1,12 +1,14 @@
 """The speedrun: from raw captions to a test score on two cores, against the clock.
 
 python benchmarks/speedrun.py run --minutes 5|15 [--seed 0] [--text lower|cased] [--processes 2]
-                                 [--quick]
+                                 [--quick] [--set NAME=VALUE ...]
 python benchmarks/speedrun.py table
 
 `run` reads the files, learns subwords, trains, and translates test_2016_flickr; its seconds are all
 of that, from the start of Python on. The rules are in speedrun.md; results/speedrun.json holds the
-records. To join, change `train` and `TRACKS`, or write a script of your own that keeps the rules.
+records. With --set, such as --set passes=6 dropout=0.2, it is a trial: it translates the validation
+captions in the place of the test ones, and is kept in results/trials.json. To join, change `train`
+and `TRACKS`, or write a script of your own that keeps the rules.
 """
 
 import argparse
@@ -17,11 +19,14 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from measuring import RESULTS, device_name, keep, machine, markdown, spread
 from multi30k import score
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from s2s_helpers import metrics
 from s2s_helpers.corpora import multi30k
@@ -37,7 +42,7 @@ from s2s_helpers.training import (
     training_config,
 )
 from s2s_helpers.training.distributed import Processes, sharded_loader
-from s2s_helpers.vocabulary import SubwordVocabulary
+from s2s_helpers.vocabulary import PAD, SubwordVocabulary
 
 
 class QuickDropout(nn.Dropout):
@@ -53,45 +58,93 @@ class QuickDropout(nn.Dropout):
         return x * (kept.to(x.dtype) / (1 - self.p))
 
 
-FILE = RESULTS / "speedrun.json"
-TRACKS = {
-    5: dict(passes=9, width=128, dropout=0.1, lr=7e-3, muon_lr=0.014, ema=0.995),
-    15: dict(passes=32, width=128, dropout=0.2, lr=7e-3, muon_lr=0.014, ema=0.998),
-}
+FILE, TRIALS = RESULTS / "speedrun.json", RESULTS / "trials.json"
+BASE = dict(
+    width=128, layers=3, dropout=0.1, lr=7e-3, muon_lr=0.014, ema=0.995, vocabulary=4000,
+    max_tokens=1280, label_smoothing=0.1, falls=0.8,
+)  # fmt: skip
+TRACKS = {5: BASE | dict(passes=9), 15: BASE | dict(passes=32, dropout=0.2, ema=0.998)}
 TEXTS = {"lower": True, "cased": False}  # whether all is lower-cased before subwords are learned
 
 
-def train(
-    passes: int, width: int, dropout: float, lr: float, muon_lr: float, ema: float,
-    lowercase: bool, seed: int, vocabulary: int = 4000, max_tokens: int = 1280,
-) -> Seq2SeqTrainer:  # fmt: skip
-    """Train on this process, or with the others that torchrun started."""
-    processes, pairs = Processes.find(), multi30k.load().train
-    texts = [text for pair in pairs for text in (pair.source, pair.target)]
-    shared = SubwordVocabulary.train(texts, vocabulary, lowercase=lowercase)
-    data = Seq2SeqDataset(pairs, shared, shared)
-    loader = sharded_loader(data, max_tokens=max_tokens, seed=seed, processes=processes)
-    set_seed(seed)
-    model = TransformerSeq2Seq(shared, shared, width=width, feedforward=2 * width, dropout=dropout)
+def quick_dropout(model: nn.Module) -> None:
+    """Put `QuickDropout` in the place of every nn.Dropout."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, QuickDropout(child.p))
-    steps = passes * len(loader)
-    warmup = min(100, steps // 10)
+
+
+def vocabulary(lowercase: bool, size: int = 4000) -> SubwordVocabulary:
+    """Subwords of both languages of the training captions."""
+    texts = [text for pair in multi30k.load().train for text in (pair.source, pair.target)]
+    return SubwordVocabulary.train(texts, size, lowercase=lowercase)
+
+
+def embeddings_by_counting(data: Seq2SeqDataset, pieces: int, width: int) -> Tensor:
+    """A vector of length 1 for each piece, (pieces, width): near where two stand in the same pairs
+    of captions, as a word and its translation do.
+
+    They are the left singular vectors of the table of which piece stands in which pair: latent
+    semantic indexing of texts in two languages (Dumais et al. 1997). The first says no more than
+    how frequent a piece is, and goes.
+    """
+    found = [(i, at) for at, pair in enumerate(data) for i in {*pair[0], *pair[1]}]
+    places = torch.tensor(found).T  # (piece and pair, all that were found)
+    piece, pair = (each.bincount().float()[each] for each in places)
+    table = torch.sparse_coo_tensor(places, (piece * pair).rsqrt(), (pieces, len(data)))
+    u, s, _ = torch.svd_lowrank(table, width + 1, niter=3)
+    return F.normalize((u * s.sqrt())[:, 1:])
+
+
+@torch.no_grad()
+def start_by_counting(model: TransformerSeq2Seq, data: Seq2SeqDataset) -> None:
+    """Let the embeddings that both languages share start from `embeddings_by_counting`."""
+    table = model.target_embedding.weight
+    table[PAD + 1 :] = embeddings_by_counting(data, *table.shape)[PAD + 1 :]  # that of PAD stays 0
+
+
+def train(settings: dict, lowercase: bool, seed: int) -> Seq2SeqTrainer:
+    """Train on this process, or with the others that torchrun started."""
+    told, processes = SimpleNamespace(**settings), Processes.find()
+    shared = vocabulary(lowercase, told.vocabulary)
+    data = Seq2SeqDataset(multi30k.load().train, shared, shared)
+    loader = sharded_loader(data, max_tokens=told.max_tokens, seed=seed, processes=processes)
+    set_seed(seed)
+    model = TransformerSeq2Seq(
+        shared, shared, width=told.width, feedforward=2 * told.width, layers=told.layers,
+        dropout=told.dropout,
+    )  # fmt: skip
+    quick_dropout(model)
+    start_by_counting(model, data)
+    steps = told.passes * len(loader)
+    schedule = linear_warmup(min(100, steps // 10), steps, round(told.falls * steps))
+    config = training_config(
+        told.passes, told.lr, muon_lr=told.muon_lr, bf16=gains_by_bf16(), device="cpu"
+    )
     trainer = Seq2SeqTrainer(
-        model, training_config(passes, lr, muon_lr=muon_lr, bf16=gains_by_bf16(), device="cpu"),
-        loader, loss=Seq2SeqLoss(0.1), schedule=linear_warmup(warmup, steps, round(0.8 * steps)),
-        ema=ema, seed=seed, processes=processes,
+        model, config, loader, loss=Seq2SeqLoss(told.label_smoothing), schedule=schedule,
+        ema=told.ema, seed=seed, processes=processes,
     )  # fmt: skip
     trainer.fit()
     return trainer
 
 
+def changes(told: list[str]) -> dict:
+    """["passes=6"] to {"passes": 6}. Raises ValueError for what is no setting or no number."""
+    found = {}
+    for name, _, value in (text.partition("=") for text in told):
+        if name not in TRACKS[5]:
+            raise ValueError(f"no setting {name!r}; there are: {', '.join(TRACKS[5])}")
+        found[name] = type(TRACKS[5][name])(value)
+    return found
+
+
 def work(told: argparse.Namespace) -> None:
     """What each process does; the first one translates and writes what it found."""
     settings = TRACKS[told.minutes] | (dict(passes=1) if told.quick else {})
-    trainer = train(**settings, lowercase=TEXTS[told.text], seed=told.seed)
+    settings |= changes(told.set)
+    trainer = train(settings, TEXTS[told.text], told.seed)
     if not trainer.processes.is_main:
         return
     trained = sum(epoch["seconds"] for epoch in trainer.history.epochs)
@@ -102,8 +155,10 @@ def work(told: argparse.Namespace) -> None:
         "tokens_per_second": tokens / trained,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "device": device_name(torch.device("cpu"), torch.get_num_threads()),
-        "test": score(trainer.model, multi30k.load().test, 5),
     }  # fmt: skip
+    captions = multi30k.load()
+    split = captions.validation if told.set else captions.test  # the test is not for choosing
+    found["validation" if told.set else "test"] = score(trainer.model, split, 5)
     Path(told.out).write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -114,6 +169,7 @@ def run(told: argparse.Namespace) -> dict:
         out = Path(folder, "found.json")
         options = ["work", "--minutes", told.minutes, "--seed", told.seed, "--text", told.text]
         options += ["--processes", told.processes, "--out", out, *["--quick"] * told.quick]
+        options += ["--set", *told.set] * bool(told.set)
         if told.processes > 1:
             for line in torchrun(__file__, *options, processes=told.processes):
                 print(line, flush=True)
@@ -139,6 +195,21 @@ def table(results: dict) -> str:
     return markdown(head, rows)
 
 
+def trials_table(trials: list[dict]) -> str:
+    """A row for each trial."""
+    head = ["track", "text", "changed", "processes", "seed", "seconds"]
+    head.append("tokenised BLEU, validation")
+    rows = [
+        [
+            f"{run['minutes']} minutes", run["text"], ", ".join(run["changed"]),
+            str(run["processes"]), str(run["seed"]), f"{run['seconds']:.0f}",
+            f"{run['validation']['bleu_tokenised']:.1f}",
+        ]
+        for run in trials
+    ]  # fmt: skip
+    return markdown(head, rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["run", "table", "work"])
@@ -147,23 +218,38 @@ def main() -> None:
     parser.add_argument("--text", choices=list(TEXTS), default="lower")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one pass, not saved")
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="a trial")
     parser.add_argument("--out", help="where `work` writes what it found")
     told = parser.parse_args()
+    try:
+        changes(told.set)
+    except ValueError as error:
+        parser.error(str(error))
     if told.what == "work":
         work(told)
         return
-    results = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {"records": {}}
     if told.what == "run":
         found = run(told) | {"date": date.today().isoformat()}
-        print(f"{found['seconds']:.0f} seconds, {found['test']['bleu_tokenised']:.2f} BLEU")
+        scores = found["validation" if told.set else "test"]
+        print(f"{found['seconds']:.0f} seconds, {scores['bleu_tokenised']:.2f} BLEU")
         if told.quick:
             return
         found["machine"] = machine("sacrebleu", "sacremoses", "sentencepiece")
-        seeds = results["records"].setdefault(f"{told.minutes} minutes, {told.text}", {})
-        seeds[str(told.seed)] = found
-        results["signature"] = metrics.bleu_signature()
-        keep(results, FILE)
-    print(table(results))
+        if told.set:
+            found |= {"minutes": told.minutes, "text": told.text, "changed": told.set}
+            keep([*read(TRIALS, []), found], TRIALS)
+        else:
+            results = read(FILE, {"records": {}})
+            seeds = results["records"].setdefault(f"{told.minutes} minutes, {told.text}", {})
+            seeds[str(told.seed)] = found
+            results["signature"] = metrics.bleu_signature()
+            keep(results, FILE)
+    print(table(read(FILE, {"records": {}})), trials_table(read(TRIALS, [])), sep="\n\n")
+
+
+def read(path: Path, otherwise: Any) -> Any:
+    """What a file of results holds, where there is one."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else otherwise
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The README's figures are those of the results files, and the benchmarks measure what they say."""
 
 import importlib.util
+import itertools
 import json
 import math
 import sys
@@ -16,6 +17,7 @@ from treadmill import Callback
 from s2s_helpers.corpora import Pair, Splits, multi30k
 from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset, collate
+from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
@@ -467,28 +469,81 @@ def test_a_speedrun_from_the_captions_to_a_record(monkeypatch, tmp_path, capsys)
     skip_without("sacremoses")
     speedrun = script("speedrun")
     pairs = [Pair(f"A dog {n}", f"Un chien {n}") for n in range(60)]
-    monkeypatch.setattr(multi30k, "load", lambda: Splits(pairs[:40], [], pairs[40:]))
-    small = dict(passes=2, width=16, dropout=0.1, lr=1e-2, muon_lr=0.01, ema=0.9, vocabulary=40)
+    monkeypatch.setattr(multi30k, "load", lambda: Splits(pairs[:40], pairs[40:50], pairs[50:]))
+    small = speedrun.BASE | dict(passes=2, width=16, layers=1, vocabulary=40)
     monkeypatch.setattr(speedrun, "TRACKS", {5: small})
-    monkeypatch.setattr(speedrun, "FILE", tmp_path / "speedrun.json")
+    for name in "FILE", "TRIALS":
+        monkeypatch.setattr(speedrun, name, tmp_path / f"{name}.json")
 
     def here(command, check):
         monkeypatch.setattr(sys, "argv", command[1:])
         speedrun.main()
 
     monkeypatch.setattr(speedrun.subprocess, "run", here)
-    for how in ["--quick"], ["--seed", "3"], ["--seed", "4", "--text", "cased"]:
+    trial = ["--seed", "5", "--set", "passes=1", "dropout=0.3"]
+    for how in ["--quick"], ["--seed", "3"], ["--seed", "4", "--text", "cased"], trial:
         monkeypatch.setattr(sys, "argv", ["speedrun.py", "run", "--processes", "1", *how])
         speedrun.main()
-    records = json.loads((tmp_path / "speedrun.json").read_text("utf-8"))["records"]
+    records = json.loads(speedrun.FILE.read_text("utf-8"))["records"]
     assert {name: list(seeds) for name, seeds in records.items()} == {
         "5 minutes, lower": ["3"], "5 minutes, cased": ["4"]
     }  # fmt: skip
     run = records["5 minutes, lower"]["3"]
     assert run["seconds"] > run["training_seconds"] and run["settings"] == small
-    *_, lower, cased = capsys.readouterr().out.splitlines()
+    *_, lower, cased, _, _, _, last = capsys.readouterr().out.splitlines()
     assert lower.startswith("| 5 minutes | lower |") and lower.endswith("| - | - |")
     assert "| cased |" in cased and "-" not in cased.split("|")[-2:]
+    (run,) = json.loads(speedrun.TRIALS.read_text("utf-8"))
+    assert run["settings"] == small | dict(passes=1, dropout=0.3) and "test" not in run
+    assert last.startswith("| 5 minutes | lower | passes=1, dropout=0.3 | 1 | 5 |")
+    with pytest.raises(ValueError, match="no setting 'depth'; there are: width, layers,"):
+        speedrun.changes(["depth=3"])
+
+
+# optimizers.py and ladder.py
+
+
+def test_a_training_by_the_clock_ends_when_its_seconds_are_over(monkeypatch):
+    measuring, seconds = script("measuring"), itertools.count(100)
+    trainer = recipes.phrasebook_trainer("luong", progress=False, epochs=10**4)
+    monkeypatch.setattr(measuring.time, "process_time", lambda: float(next(seconds)))
+    measuring.fit_for(20.0, trainer, lambda spent: 1 - spent)
+    lrs = [step["lr"] for step in trainer.history.steps]
+    assert trainer.step == 10  # the clock is asked twice a step: for the rate, and whether to end
+    assert lrs == sorted(lrs, reverse=True) and lrs[-1] < 0.1 * lrs[0]
+
+
+def test_of_an_optimisers_rates_the_best_for_one_seed_has_the_others():
+    optimizers = script("optimizers")
+    runs = [dict(lr=lr, seed=0, perplexity=p) for lr, p in ((1, 5.0), (2, 4.0), (4, math.inf))]
+    runs += [dict(lr=2, seed=1, perplexity=9.0), dict(lr=2, seed=2, perplexity=9.0)]
+    assert optimizers.best(runs) == [runs[1], *runs[3:]]
+
+
+def test_a_rung_keeps_what_the_rungs_below_it_changed():
+    ladder = script("ladder")
+    *_, last = ladder.RUNGS
+    assert ladder.settings(last) == dict(
+        max_tokens=1280, lr=7e-3, muon_lr=0.014, falls=True, ema=0.99, whole_logits=False,
+        bf16=True, quick=True, counted=True,
+    )  # fmt: skip
+    assert ladder.settings(next(iter(ladder.RUNGS))) == ladder.NAIVE
+    torch.manual_seed(0)
+    logits, targets = torch.randn(3, 4, 9), torch.tensor([[5, 6, 3, PAD], [7, 3, PAD, PAD]] * 2)[:3]
+    ours = Seq2SeqLoss(0.1)(logits, targets)  # the same loss, only whole
+    torch.testing.assert_close(ladder.smoothed(logits, targets), ours)
+
+
+def test_embeddings_by_counting_put_a_word_beside_its_translation():
+    speedrun, words = script("speedrun"), range(12)
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randperm(12, generator=generator)[:3].tolist() for _ in range(200)]
+    data = [([4 + w for w in draw], [16 + w for w in reversed(draw)]) for draw in draws]
+    torch.manual_seed(0)
+    found = speedrun.embeddings_by_counting(data, 28, 8)  # (pieces, width)
+    torch.testing.assert_close(found[4:].norm(dim=1), torch.ones(24))
+    near = found[4:16] @ found[16:].T  # (words of one language, of the other)
+    assert near.argmax(dim=1).tolist() == list(words) and near.diagonal().min() > 0.99
 
 
 def test_quick_dropout_drops_so_many_and_keeps_the_mean():
