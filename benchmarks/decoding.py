@@ -5,7 +5,8 @@ python benchmarks/decoding.py [--threads 1|2] [--device auto|cpu] [--quick]
 python benchmarks/decoding.py table
 
 The peers (decoding_peers.py): Hugging Face's MarianMTModel, CTranslate2 in float32 and int8, Joey
-NMT, and nn.Transformer in a loop that runs the whole prefix again for each token. What is not
+NMT, and nn.Transformer in a loop that runs the whole prefix again for each token; and the package's
+own other ways, with a vocabulary shortlist and on CTranslate2. What is not
 installed is left out; `pip install -e '.[benchmarks]'` has them all.
 
 A post-norm transformer is trained on Multi30k (once, some minutes; then kept beside the notebooks'
@@ -41,6 +42,7 @@ from s2s_helpers.corpora import multi30k
 from s2s_helpers.course.recipes import cache_folder
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
+from s2s_helpers.metrics import bleu
 from s2s_helpers.models import TransformerSeq2Seq, load_model, save_model
 from s2s_helpers.training import Seq2SeqTrainer, linear_warmup, set_seed, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, SubwordVocabulary
@@ -89,9 +91,13 @@ def captions(vocabulary, count: int, seed: int = 0) -> list[Sentence]:
     """`count` distinct captions of the validation and test splits with 8 to 20 tokens, EOS
     included, shuffled."""
     data = multi30k.load()
-    texts = {p.source: None for p in [*data.validation, *data.test, *data.test_2017]}
+    texts = {p.source: p.target for p in [*data.validation, *data.test, *data.test_2017]}
     known = {pair.source for pair in data.train}
-    sentences = [Sentence(text, vocabulary.encode(text)) for text in texts if text not in known]
+    sentences = [
+        Sentence(text, vocabulary.encode(text), reference)
+        for text, reference in texts.items()
+        if text not in known
+    ]
     sentences = [sentence for sentence in sentences if len(sentence.ids) in LENGTHS]
     random.Random(seed).shuffle(sentences)
     if len(sentences) < count:
@@ -165,6 +171,8 @@ def throughput(model, decoders: dict, sentences, beam: int, rounds: int, best: d
         found = outputs[name, BATCH]
         row["agreement"] = agreement(outputs["ours", BATCH], found)
         row["agreement"]["log_probability"] = mean_score(model, sentences, found)
+        texts = [model.target_vocabulary.decode(ids) for ids in found]
+        row["agreement"]["bleu"] = bleu(texts, [sentence.reference for sentence in sentences])
     return rows
 
 

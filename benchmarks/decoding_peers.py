@@ -9,17 +9,20 @@ import importlib.util
 import logging
 import math
 import tempfile
+from functools import cache
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from s2s_helpers.data import collate
+from s2s_helpers.corpora import multi30k
+from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
 from s2s_helpers.production.ctranslate2 import CTranslate2Model, export_ctranslate2
+from s2s_helpers.production.shortlist import Shortlisted, learn_shortlist
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK
 
 LIMIT = 64  # tokens at most, which no sentence here reaches
@@ -28,10 +31,11 @@ SEARCHES = {"greedy": 1, "beam of 5": 5}
 
 
 class Sentence(NamedTuple):
-    """A caption, and its ids with EOS."""
+    """A caption, its ids with EOS, and what people made of it."""
 
     text: str
     ids: list[int]
+    reference: str = ""
 
 
 def until_end(ids) -> list[int]:
@@ -74,6 +78,30 @@ def ours(model, dtype=torch.float32):
         return decode
 
     return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam), device)
+
+
+@cache
+def shortlist_of(model):
+    """What the captions that the model was trained on speak for."""
+    vocabularies = model.source_vocabulary, model.target_vocabulary
+    return learn_shortlist(Seq2SeqDataset(multi30k.load().train, *vocabularies))
+
+
+def shortlisted(model):
+    """The package's searches on a model that knows what a source can call for."""
+    ready = prepacked(Shortlisted(model, shortlist_of(model)))
+
+    def batch_of(beam):
+        search = ready.own_search(beam, 0.0, None)
+
+        def decode(batch):
+            inputs = dict(source_mask=batch.source_mask, max_length=LIMIT, attention=False)
+            found = search(ready, batch.source, **inputs)
+            return [(one if beam == 1 else one[0]).ids for one in found]
+
+        return decode
+
+    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
 
 
 def ours_translate(model):
@@ -178,10 +206,10 @@ def check_logits(name: str, model, theirs, tolerance: float = 1e-4) -> None:
         raise ValueError(f"the logits of {name} differ from ours by up to {difference:.2g}")
 
 
-def production(model, compute_type="float32"):
+def production(model, compute_type="float32", shortlist=None):
     """The package's own way to CTranslate2, a batch after the other."""
     with tempfile.TemporaryDirectory() as empty:
-        folder = export_ctranslate2(model, f"{empty}/model")
+        folder = export_ctranslate2(model, f"{empty}/model", shortlist=shortlist)
         exported = CTranslate2Model(folder, torch.get_num_threads(), compute_type)
 
     def batch_of(beam):
@@ -368,11 +396,16 @@ PEERS = {
         "s2s_helpers, bfloat16", None, lambda model: ours(model, torch.bfloat16)
     ),
     "ours int8": Peer("s2s_helpers, int8", None, lambda model: ours(model, torch.int8)),
+    "shortlist": Peer("s2s_helpers, shortlist", None, shortlisted),
     "translate": Peer("s2s_helpers, text to text", None, ours_translate),
     "production": Peer("s2s_helpers with CTranslate2", "ctranslate2", production),
     "production int8": Peer(
         "s2s_helpers with CTranslate2, int8", "ctranslate2",
         lambda model: production(model, "int8"),
+    ),
+    "production shortlist": Peer(
+        "s2s_helpers with CTranslate2, shortlist", "ctranslate2",
+        lambda model: production(model, shortlist=shortlist_of(model)),
     ),
     "transformers": Peer("Hugging Face Marian", "transformers", hugging_face),
     "ctranslate2": Peer("CTranslate2, float32", "ctranslate2", ctranslate2, BATCHES + TOKENS),

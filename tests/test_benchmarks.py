@@ -19,6 +19,7 @@ from s2s_helpers.course import recipes
 from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
+from s2s_helpers.production.shortlist import learn_shortlist
 from s2s_helpers.training import Seq2SeqTrainer, training_config
 from s2s_helpers.vocabulary import EOS, PAD, SOS, Vocabulary
 
@@ -158,11 +159,17 @@ def sentences(peers, tiny):
 
 @pytest.mark.parametrize(
     "name",
-    ["translate", "naive", "production", "transformers", "ctranslate2", "joeynmt"],
+    [
+        *("translate", "shortlist", "naive", "production", "production shortlist"),
+        *("transformers", "ctranslate2", "joeynmt"),
+    ],
 )
 @pytest.mark.parametrize("beam", [1, 3])
-def test_every_peer_writes_what_ours_writes(peers, tiny, sentences, name, beam):
+def test_every_peer_writes_what_ours_writes(peers, tiny, sentences, name, beam, monkeypatch):
     peer = peers.PEERS[name]
+    rows = [" ".join(tiny.source_vocabulary.tokens([n, n])) for n in range(4, 40)]
+    data = Seq2SeqDataset([(row, row) for row in rows], *[tiny.source_vocabulary] * 2)
+    monkeypatch.setattr(peers, "shortlist_of", lambda model: learn_shortlist(data, 1, 36))
     skip_without(peer.package or "")
     if beam > 1 and len(peer.searches) == 1:
         pytest.skip("greedy only")

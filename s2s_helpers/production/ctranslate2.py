@@ -30,10 +30,12 @@ from s2s_helpers.models import Seq2SeqModel, TransformerSeq2Seq
 from s2s_helpers.models import transformer as parts
 from s2s_helpers.models.interface import check_ids
 from s2s_helpers.optional import import_optional
+from s2s_helpers.production.shortlist import Shortlist
 from s2s_helpers.vocabulary import EOS, PAD, SOS, UNK, vocabulary_from_dict
 
 COMPUTE_TYPES = ("float32", "int8")
 PATIENCE = 3  # times beam_size hypotheses shall have ended, where one times may miss the best
+VMAP = "vmap.txt"  # the name that the runtime has for a shortlist
 KNOWN = (
     *(TransformerSeq2Seq, parts.EncoderLayer, parts.DecoderLayer, parts.MultiHeadAttention),
     *(parts.FeedForward, parts.Residual, nn.ModuleList, nn.Embedding, nn.Linear, nn.LayerNorm),
@@ -42,14 +44,16 @@ KNOWN = (
 
 
 def export_ctranslate2(
-    model: TransformerSeq2Seq, folder: str | os.PathLike, compute_type: str = "float32"
-) -> Path:
+    model: TransformerSeq2Seq, folder: str | os.PathLike, compute_type: str = "float32",
+    shortlist: Shortlist | None = None,
+) -> Path:  # fmt: skip
     """Write a model, with its vocabularies, as a new folder that CTranslate2 reads.
 
     `compute_type` is what the weights are kept in: "float32", or "int8" (a quarter of the bytes,
-    with a scale for each row). Raises TypeError for another kind of model, ValueError for
-    another compute_type and where a part of the model was changed, since the runtime has layers of
-    its own; FileExistsError where the folder exists.
+    with a scale for each row). With a `shortlist` only what it allows will be written. Raises
+    TypeError for another kind of model, ValueError for another compute_type, a shortlist that does
+    not fit, and where a part of the model was changed, since the runtime has layers of its own;
+    FileExistsError where the folder exists.
     """
     if type(model) is not TransformerSeq2Seq:
         raise TypeError(f"only a TransformerSeq2Seq can be exported, not a {type(model).__name__}")
@@ -59,6 +63,7 @@ def export_ctranslate2(
         if type(module) not in KNOWN or is_changed(module):
             raise ValueError(f"{name or 'the model'} was changed: CTranslate2 has the layers of "
                              "a TransformerSeq2Seq, and no others")  # fmt: skip
+    vmap = None if shortlist is None else vocabulary_map(model, shortlist)
     import_optional("ctranslate2")
     spec = specification(model)
     about = {"max_positions": model.max_positions, "compute_type": compute_type}
@@ -75,7 +80,27 @@ def export_ctranslate2(
     with new_folder(folder) as scratch:
         spec.save(str(scratch))
         (scratch / "model.json").write_text(json.dumps(about), encoding="utf-8")
+        if vmap is not None:
+            (scratch / VMAP).write_bytes(vmap.encode())
     return Path(folder)
+
+
+def vocabulary_map(model: TransformerSeq2Seq, shortlist: Shortlist) -> str:
+    """A shortlist in the runtime's words: a line for each source token, a tab, and the target
+    tokens it calls for, with spaces between them; before the first tab nothing, for those that may
+    always be written. Raises ValueError for a token with a space or another break in it, which
+    these lines cannot hold, and where the vocabularies have other sizes."""
+    shortlist.check_sizes(model)
+    vocabularies = model.source_vocabulary, model.target_vocabulary
+    source, target = (each.tokens(range(len(each))) for each in vocabularies)
+    for token in chain(source, target):
+        if not {*" \t\r\n"}.isdisjoint(token):
+            raise ValueError(f"the token {token!r} has a space or a break in it, for which the "
+                             "runtime has no shortlist: export the model without one")  # fmt: skip
+    rows = [[number for number in row if number != PAD] for row in shortlist.likely.tolist()]
+    lines = zip(["", *source], [shortlist.always.tolist(), *rows], strict=True)
+    lines = (f"{token}\t{' '.join(target[number] for number in row)}\n" for token, row in lines)
+    return "".join(lines)
 
 
 def specification(model: Any) -> Any:
@@ -138,6 +163,8 @@ class CTranslate2Model(Seq2SeqModel):
     `threads` translate a part of each batch each. `compute_type`: what is multiplied in; None: what
     the folder holds. `settings` has a hash of each file, by which an exported model is told from
     another. A search that wants single steps (sampling, hooks) has to stay with the model itself.
+    Exported with a shortlist it writes what that allows for any sentence of the batch, so what
+    stands beside a sentence may change its score, and now and then its words.
     Raises FileNotFoundError where a file is missing, ValueError for another compute_type.
     """
 
@@ -147,12 +174,15 @@ class CTranslate2Model(Seq2SeqModel):
         if compute_type not in (None, *COMPUTE_TYPES):
             raise ValueError(f"compute_type must be one of {COMPUTE_TYPES}, got {compute_type!r}")
         names = ("model.bin", "config.json", "model.json")
+        has_shortlist = Path(folder, VMAP).exists()
+        names += (VMAP,) * has_shortlist
         hashes = hashes_of(folder, names, "use export_ctranslate2(model, folder)")
         about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
         sides = [vocabulary_from_dict(about[f"{s}_vocabulary"]) for s in ("source", "target")]
         compute_type = compute_type or about["compute_type"]
         super().__init__(*sides, files=hashes, compute_type=compute_type)
         self.max_positions, self.threads = about["max_positions"], threads
+        self.has_shortlist = has_shortlist
         self.source_tokens, self.target_tokens = (side.tokens(range(len(side))) for side in sides)
         self.numbers = {token: number for number, token in enumerate(self.target_tokens)}
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # says: on the CPU
@@ -210,7 +240,7 @@ class CTranslate2Model(Seq2SeqModel):
             length_penalty=0.0,  # its own is another formula
             suppress_sequences=[[self.target_tokens[number]] for number in forbidden] or None,
             max_batch_size=math.ceil(len(rows) / self.threads), max_input_length=0,
-            max_decoding_length=limit, min_decoding_length=0,
+            use_vmap=self.has_shortlist, max_decoding_length=limit, min_decoding_length=0,
             return_scores=True, return_end_token=True,
         )  # fmt: skip
         return [
@@ -222,7 +252,7 @@ class CTranslate2Model(Seq2SeqModel):
         ]
 
     def _scored(self, rows: list[list[int]], found: list) -> list[list[Hypothesis]]:
-        """These hypotheses with log p where nothing is forbidden."""
+        """These hypotheses with log p where nothing is forbidden, not even by a shortlist."""
         pairs = [(ids, one) for ids, some in zip(rows, found, strict=True) for one in some]
         scored = self.translator.score_batch(
             [[self.source_tokens[number] for number in ids] for ids, _ in pairs],
