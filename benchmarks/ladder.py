@@ -16,7 +16,7 @@ import json
 import torch
 from measuring import RESULTS, device_name, fit_for, keep, machine, markdown, pin, spread
 from multi30k import score
-from speedrun import quick_dropout, start_by_counting, vocabulary
+from speedrun import quick_dropout, start_by_counting, start_quietly, vocabulary
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -32,7 +32,7 @@ FILE = RESULTS / "ladder.json"
 SECONDS = 60.0
 NAIVE = dict(
     max_tokens=None, lr=1e-3, muon_lr=None, falls=False, ema=None, whole_logits=True, bf16=False,
-    quick=False, counted=False,
+    quick=False, quiet=False, counted=False,
 )  # fmt: skip
 RUNGS: dict[str, dict] = {
     "a plain loop: AdamW, 64 pairs a batch": {},
@@ -43,6 +43,7 @@ RUNGS: dict[str, dict] = {
     "products in bfloat16": dict(bf16=True),
     "dropout's masks of 16 bits": dict(quick=True),
     "Muon for the hidden matrices": dict(lr=7e-3, muon_lr=0.014),
+    "residual branches start at 0": dict(quiet=True),
     "embeddings start from counts": dict(counted=True),
 }
 
@@ -80,6 +81,8 @@ def run(name: str, seed: int, seconds: float) -> dict:
     model = TransformerSeq2Seq(shared, shared, width=128, feedforward=256, dropout=0.1)
     if told["quick"]:
         quick_dropout(model)
+    if told["quiet"]:
+        start_quietly(model)
     if told["counted"]:
         start_by_counting(model, data)
     bf16 = told["bf16"] and gains_by_bf16()

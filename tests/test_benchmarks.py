@@ -532,7 +532,7 @@ def test_a_rung_keeps_what_the_rungs_below_it_changed():
     *_, last = ladder.RUNGS
     assert ladder.settings(last) == dict(
         max_tokens=1280, lr=7e-3, muon_lr=0.014, falls=True, ema=0.99, whole_logits=False,
-        bf16=True, quick=True, counted=True,
+        bf16=True, quick=True, quiet=True, counted=True,
     )  # fmt: skip
     assert ladder.settings(next(iter(ladder.RUNGS))) == ladder.NAIVE
     torch.manual_seed(0)
@@ -551,6 +551,19 @@ def test_embeddings_by_counting_put_a_word_beside_its_translation():
     torch.testing.assert_close(found[4:].norm(dim=1), torch.ones(24))
     near = found[4:16] @ found[16:].T  # (words of one language, of the other)
     assert near.argmax(dim=1).tolist() == list(words) and near.diagonal().min() > 0.99
+
+
+def test_a_quiet_start_adds_nothing_and_compares_like_with_like():
+    speedrun, words = script("speedrun"), Vocabulary.numbered(20)
+    torch.manual_seed(0)
+    model = TransformerSeq2Seq(words, words, width=16, heads=1, layers=2).eval()
+    speedrun.start_quietly(model)
+    source = torch.tensor([[5, 9, 14, 11, EOS]])
+    memory = model.encode(source, source != PAD)
+    plain = model.encoder_norm(model.embed(model.source_embedding, source))  # (1, source, width)
+    torch.testing.assert_close(memory.states, plain)
+    cross = model.decoder[1].cross
+    torch.testing.assert_close(cross.query(plain), cross.key(plain))
 
 
 def test_quick_dropout_drops_so_many_and_keeps_the_mean():
