@@ -250,7 +250,13 @@ def one_thread() -> dict:
 
 NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
 NBVAL += ["--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
-# The solutions last: they find what a notebook has trained, and being short, end together.
+# The longest first, so that the workers end together; a notebook before its solutions, which find
+# what it has trained.
+LONGEST = ["08_real_translation", "13_pretrained", "solutions/08_real_translation"]
+LONGEST += ["12_forecasting", "11_sequence_generation", "14_production", "05_training"]
+LONGEST = [f"{name}.ipynb" for name in LONGEST]
+ORDERED = [f"{COURSE}/{name}" for name in LONGEST]
+ORDERED += [f"{COURSE}/{name}" for name in pages() if name not in LONGEST]
 IN_ORDER = ["--dist", "loadfile", "--no-loadscope-reorder"]
 PYTEST = ["-m", "pytest", "-q"]
 # Name, arguments of Python, what a line that names a failure looks like, and what runs that again.
@@ -272,13 +278,13 @@ STAGES = [
     ),
     (
         "notebooks",
-        [*PYTEST, "-n", "2", *IN_ORDER, *NBVAL, "notebooks"],
+        [*PYTEST, "-n", "2", *IN_ORDER, *NBVAL, *ORDERED],
         r"(?:FAILED|ERROR) (.+?\.ipynb)",
         [*PYTEST, *NBVAL],
     ),
     (
         "browser",
-        [*PYTEST, "-n", "3", "-rs", "tests/browser"],
+        [*PYTEST, "-n", "3", "--maxschedchunk=1", "-rs", "tests/browser"],
         r"(?:FAILED|ERROR) (.+?)(?: - |$)",
         PYTEST,
     ),

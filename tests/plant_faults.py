@@ -33,7 +33,8 @@ LIMIT = 300  # seconds for one run of pytest, which needs one or two
 BAD = {"NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError"}
 # What the tests import, other than the package itself: loaded once, before the runs fork off.
 PRELOAD = """torch torch._dynamo treadmill pytest pdb hypothesis.strategies sacrebleu filelock pooch
-sentencepiece num2words pandas matplotlib.pyplot IPython.display anywidget"""
+sentencepiece num2words pandas matplotlib.pyplot IPython.display anywidget
+_hypothesis_pytestplugin _pytest.junitxml _pytest.unittest"""
 
 
 class Fault(NamedTuple):
@@ -92,7 +93,7 @@ def run(fault: Fault, copy: Path, note: Path) -> None:
             note.write_text(f"{call.excinfo.typename} {node.nodeid}", "utf-8")
 
     plugins = ["-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin"]
-    options = ["-x", "-q", "--assert=plain", *plugins]
+    options = ["-x", "-q", "--assert=plain", "--tb=native", *plugins]
     options += ["--hypothesis-profile", "faults", "-k", fault.chosen, f"tests/{fault.tests}"]
     sys.exit(int(pytest.main(options, plugins=[Witness()])))
 

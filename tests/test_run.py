@@ -229,6 +229,12 @@ def stage(name, code, failure=None, repeat=None):
     return name, ["-c", code], failure, repeat
 
 
+def test_every_notebook_is_run_once_and_before_its_solutions():
+    assert sorted(run.ORDERED) == sorted(f"{run.COURSE}/{name}" for name in run.pages())
+    for name in run.ORDERED:
+        assert run.ORDERED.index(name.replace("solutions/", "")) <= run.ORDERED.index(name)
+
+
 def test_stages_go_on_after_a_red_one_and_say_what_to_run_again(monkeypatch, capfdbinary):
     monkeypatch.setattr(run, "own_python", lambda: run.ROOT / Path(sys.executable).name)
     monkeypatch.setattr(

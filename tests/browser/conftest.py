@@ -35,6 +35,11 @@ def chromium() -> str | None:
     return os.environ.get("S2S_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
 
 
+def pytest_collection_modifyitems(items):
+    """Whole notebooks first: they take the longest, and no worker should be left with one."""
+    items.sort(key=lambda item: item.path != Path(__file__).with_name("test_notebooks.py"))
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """A JupyterLab on a copy of the notebooks; gives its folder, its address and its token."""
@@ -57,6 +62,8 @@ def lab(tmp_path_factory):
         *(f"--port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"),
         f"--LabApp.app_settings_dir={settings}",
         "--LabApp.expose_app_in_browser=True",
+        # Asked to end, a kernel with a widget's page waits for half of this before it is told to.
+        "--KernelManager.shutdown_wait_time=0.2",
     ]
     environment = dict(os.environ, PYTHONPATH=str(ROOT), JUPYTER_PREFER_ENV_PATH="1")
     # Its own settings, not those of whoever runs the tests: a dark theme, say.

@@ -1,61 +1,10 @@
-"""The notebooks themselves in JupyterLab: run all, then use their widgets as a learner would."""
+"""The notebooks themselves in JupyterLab: run all, then use their widgets as a learner would.
+
+A worker takes two at once: the long ones stand beside short ones."""
 
 import re
 
 from playwright.sync_api import expect
-
-
-def test_03_two_attentions_on_a_sentence(open_lab):
-    lab = open_lab("03_attention.ipynb")
-    lab.run_all()
-    explorer = lab.widget("attention-explorer")
-    panes = [explorer.locator(".s2s-pane").nth(number) for number in (0, 1)]
-    words = [pane.locator("[data-side=target]") for pane in panes]
-    expect(panes[0].locator(".s2s-gold .s2s-halo")).not_to_have_count(0)
-    # Both models look at once: what a source word has in one, it has in the other.
-    panes[0].locator("[data-side=source]").nth(2).hover()
-    for pane in panes:
-        expect(pane.locator(".s2s-said")).to_have_text(re.compile("^“proud” is looked at by “.+” "))
-    # A second-best word of the first model; the other goes its own way.
-    before = [pane.locator(".s2s-text").inner_text() for pane in panes]
-    words[0].nth(2).click()
-    expect(words[0].nth(2)).to_contain_text("◆")
-    expect(panes[0].locator(".s2s-text")).not_to_have_text(before[0])
-    expect(panes[1].locator(".s2s-text")).to_have_text(before[1])
-    # Another sentence, and one that is typed.
-    explorer.get_by_label("sentence").select_option(index=1)
-    expect(explorer.locator(".s2s-lit ~ text", has_text="not").first).to_be_visible()
-    expect(explorer.get_by_text("◆")).to_have_count(0)
-    field = explorer.get_by_label("or type one")
-    field.fill("the zebra does not sleep.")
-    field.press("Enter")
-    expect(panes[1]).to_contain_text("read as <unk>: zebra")
-    assert lab.python("print(explorer.sentence)") == "the zebra does not sleep."
-    assert lab.errors == []
-
-
-def test_04_smoothing_and_padding(open_lab):
-    lab = open_lab("04_loss.ipynb")
-    lab.run_all()
-    widget = lab.widget("label-smoothing")
-    total = widget.locator(".s2s-sum")
-
-    def mean():
-        return float(re.search(r"= ([\d.]+) nats", total.text_content())[1])
-
-    # Counting padding, which is easy, flatters the model.
-    right = mean()
-    widget.get_by_label("count padding").check()
-    expect(total).to_contain_text("/ 6 =")
-    assert mean() < right - 0.1
-    # Without smoothing the least loss is at certainty, with it before.
-    least = widget.locator("text", has_text="least at p")
-    expect(least).to_have_text("least at p = 0.92")
-    widget.get_by_label("smoothing ε").press("Home")
-    expect(least).to_have_text("least at p = 0.99")
-    widget.get_by_role("button", name="chat").click()
-    expect(total).to_contain_text("Loss of “chat”: 0.799")
-    assert lab.errors == []
 
 
 def test_05_a_training_and_what_the_decoder_reads(open_lab):
@@ -86,6 +35,59 @@ def test_05_a_training_and_what_the_decoder_reads(open_lab):
     forcing.get_by_label("model", exact=True).select_option("scheduled sampling")
     expect(forcing.locator(".s2s-sum")).not_to_have_text(told)
     assert lab.python("print(forcing.model, all(forcing.own))") == "scheduled sampling True"
+    assert lab.errors == []
+
+
+def test_04_smoothing_and_padding(open_lab):
+    lab = open_lab("04_loss.ipynb")
+    lab.run_all()
+    widget = lab.widget("label-smoothing")
+    total = widget.locator(".s2s-sum")
+
+    def mean():
+        return float(re.search(r"= ([\d.]+) nats", total.text_content())[1])
+
+    # Counting padding, which is easy, flatters the model.
+    right = mean()
+    widget.get_by_label("count padding").check()
+    expect(total).to_contain_text("/ 6 =")
+    assert mean() < right - 0.1
+    # Without smoothing the least loss is at certainty, with it before.
+    least = widget.locator("text", has_text="least at p")
+    expect(least).to_have_text("least at p = 0.92")
+    widget.get_by_label("smoothing ε").press("Home")
+    expect(least).to_have_text("least at p = 0.99")
+    widget.get_by_role("button", name="chat").click()
+    expect(total).to_contain_text("Loss of “chat”: 0.799")
+    assert lab.errors == []
+
+
+def test_03_two_attentions_on_a_sentence(open_lab):
+    lab = open_lab("03_attention.ipynb")
+    lab.run_all()
+    explorer = lab.widget("attention-explorer")
+    panes = [explorer.locator(".s2s-pane").nth(number) for number in (0, 1)]
+    words = [pane.locator("[data-side=target]") for pane in panes]
+    expect(panes[0].locator(".s2s-gold .s2s-halo")).not_to_have_count(0)
+    # Both models look at once: what a source word has in one, it has in the other.
+    panes[0].locator("[data-side=source]").nth(2).hover()
+    for pane in panes:
+        expect(pane.locator(".s2s-said")).to_have_text(re.compile("^“proud” is looked at by “.+” "))
+    # A second-best word of the first model; the other goes its own way.
+    before = [pane.locator(".s2s-text").inner_text() for pane in panes]
+    words[0].nth(2).click()
+    expect(words[0].nth(2)).to_contain_text("◆")
+    expect(panes[0].locator(".s2s-text")).not_to_have_text(before[0])
+    expect(panes[1].locator(".s2s-text")).to_have_text(before[1])
+    # Another sentence, and one that is typed.
+    explorer.get_by_label("sentence").select_option(index=1)
+    expect(explorer.locator(".s2s-lit ~ text", has_text="not").first).to_be_visible()
+    expect(explorer.get_by_text("◆")).to_have_count(0)
+    field = explorer.get_by_label("or type one")
+    field.fill("the zebra does not sleep.")
+    field.press("Enter")
+    expect(panes[1]).to_contain_text("read as <unk>: zebra")
+    assert lab.python("print(explorer.sentence)") == "the zebra does not sleep."
     assert lab.errors == []
 
 
