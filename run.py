@@ -184,6 +184,10 @@ def fill_copy() -> None:
     A page that they changed stays as it is; where the course has a new one, a line says so.
     """
     states, changed = first_states(), []
+    pictures = ROOT / COPY / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for picture in (ROOT / COURSE / "figures").glob("*.svg"):
+        shutil.copyfile(str(picture), str(pictures / picture.name))
     for name in pages():
         page = ROOT / COPY / name
         theirs = digest(page) if page.exists() else None

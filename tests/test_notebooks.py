@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -213,6 +215,24 @@ def problems(notebook, solution: bool = False) -> list[str]:
     if "widgets" in notebook.metadata:
         found.append("the state of widgets, not refreshed")
     return found
+
+
+def test_the_drawings_are_those_of_their_script_and_each_is_told_in_words(tmp_path):
+    figures = ROOT / "notebooks" / "figures"
+    copy = tmp_path / "draw.py"
+    copy.write_bytes((figures / "draw.py").read_bytes())
+    subprocess.run([sys.executable, str(copy)], check=True)
+    drawn = {path.name: path.read_text("utf-8") for path in tmp_path.glob("*.svg")}
+    assert drawn == {path.name: path.read_text("utf-8") for path in figures.glob("*.svg")}
+    shown = {}
+    for path in NOTEBOOKS:
+        text = prose(nbformat.read(path, as_version=4).cells)
+        shown |= {name: told for told, name in re.findall(r"!\[([^]]*)\]\(figures/([^)]*)\)", text)}
+        assert text.count("(figures/") == len(re.findall(r"!\[[^]]{60,}\]\(figures/", text)), path
+    assert set(shown) == set(drawn)  # none is missing, and none is drawn for nothing
+    for svg in drawn.values():
+        assert "<title>" in svg and "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+        assert min(map(float, re.findall(r'<text [^>]*font-size="([\d.]+)"', svg))) >= 17
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -168,7 +168,11 @@ def texts(project):
 
 
 def test_the_copy_is_filled_kept_and_brought_up_to_date(project, capsys):
+    drawing = project / "notebooks" / "figures" / "attention.svg"
+    drawing.parent.mkdir()
+    drawing.write_text("<svg/>")
     run.fill_copy()
+    assert (project / run.COPY / "figures" / "attention.svg").read_text() == "<svg/>"
     assert texts(project) == {name: f"{name} as committed" for name in run.pages()}
     mine, course = project / run.COPY / "01_data.ipynb", project / "notebooks"
     mine.write_text("my answer")

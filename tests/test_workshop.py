@@ -219,6 +219,8 @@ def test_a_handout_has_no_outputs_and_no_solutions():
 def test_the_courses_handouts_run_where_they_are_put_and_replace_no_work(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["student.py", "--out", str(tmp_path)])
     assert student.main() == 0
+    drawings = {path.name for path in (ROOT / "notebooks" / "figures").glob("*.svg")}
+    assert drawings and {path.name for path in (tmp_path / "figures").iterdir()} == drawings
     names = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert not any("solutions/" in path.read_text("utf-8") for path in tmp_path.iterdir())
@@ -325,7 +327,7 @@ def test_slides_need_no_network_and_hold_the_notebook():
 def test_every_formula_of_a_notebook_is_drawn(path):
     page = slides.slides(nbformat.read(path, as_version=4))
     page = page.split("<main>")[1].split("</main>")[0]
-    assert "FORMULA" not in page
+    assert "FORMULA" not in page and 'src="figures/' not in page
     assert "\\" not in "".join(part.split("</math>")[0] for part in page.split("<math")[1:])
 
 

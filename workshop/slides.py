@@ -9,6 +9,7 @@ outputs are shown as they are; formulas become MathML, which browsers draw by th
 
 import argparse
 import ast
+import base64
 import html
 import re
 import sys
@@ -40,7 +41,12 @@ def text(source: str) -> str:
         formulas.append(convert(formula, display=display))
         return f"FORMULA{len(formulas) - 1}END"
 
+    def drawn(match):
+        picture = base64.b64encode((ROOT / "notebooks" / match[1]).read_bytes()).decode()
+        return f'src="data:image/svg+xml;base64,{picture}"'
+
     page = markdown2html_mistune(CODE_OR_MATH.sub(keep, source))
+    page = re.sub(r'src="(figures/\w+\.svg)"', drawn, page)
     return re.sub(r"FORMULA(\d+)END", lambda match: formulas[int(match[1])], page)
 
 

@@ -8,6 +8,7 @@ A file that is there already and differs is somebody's work: nothing is written 
 
 import argparse
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -53,6 +54,10 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
+    shutil.copytree(
+        ROOT / "notebooks" / "figures", out / "figures", dirs_exist_ok=True,
+        ignore=lambda folder, names: [name for name in names if not name.endswith(".svg")],
+    )  # fmt: skip
     print(f"{len(texts)} notebooks in {out}")
     return 0
 
