@@ -17,6 +17,7 @@ import torch
 from treadmill import Callback
 
 from s2s_helpers.files import atomic_write
+from s2s_helpers.training.distributed import Processes
 from s2s_helpers.training.trainer import StopTraining
 
 RESULTS = Path(__file__).parent / "results"
@@ -69,30 +70,31 @@ def times_as_fast(ours: list[tuple], theirs: list[tuple], which: int) -> float:
 
 
 class Clock(Callback):
-    """Ends a training when it has had its seconds of CPU time, which a neighbour on the machine
-    takes less of than of the wall clock's."""
+    """Ends a training when its seconds are over, and knows what share of them is spent: the mean of
+    all processes that train together, so that they end with the same step."""
 
-    def __init__(self, seconds: float):
-        self.seconds = seconds
+    def __init__(self, seconds: float, now: Callable[[], float], processes: Processes):
+        self.seconds, self.now, self.processes, self.spent = seconds, now, processes, 0.0
 
     def on_train_start(self, trainer, **kwargs):
-        self.started = time.process_time()
-
-    def spent(self) -> float:
-        """The share of the seconds that is over."""
-        return min(1.0, (time.process_time() - self.started) / self.seconds)
+        self.started = self.now()
 
     def on_batch_end(self, trainer, batch_idx, metrics, **kwargs):
-        if self.spent() >= 1:
+        spent = (self.now() - self.started) / self.seconds
+        self.spent = min(1.0, float(self.processes.sums(spent)[0]) / self.processes.world)
+        if self.spent == 1:
             raise StopTraining
 
 
-def fit_for(seconds: float, trainer, schedule: Callable) -> None:
-    """Train for so many seconds of CPU time, silently and without looking at validation. `schedule`
-    makes the rate's factor of the share of the time that is over."""
-    clock = Clock(seconds)
+def fit_for(
+    seconds: float, trainer, schedule: Callable, now: Callable[[], float] = time.process_time
+) -> None:
+    """Train for so many seconds, silently and without looking at validation. `schedule` makes the
+    rate's factor of the share of the time that is over. A neighbour on the machine takes less of
+    CPU time, which is meant where nothing is said, than of the wall clock's (`now=time.time`)."""
+    clock = Clock(seconds, now, trainer.processes)
     trainer.callbacks.append(clock)
-    trainer.schedule = lambda step: schedule(clock.spent())
+    trainer.schedule = lambda step: schedule(clock.spent)
     trainer.val_dataloader, trainer.monitor = None, "loss"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(StopTraining):
         trainer.fit()

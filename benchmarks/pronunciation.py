@@ -1,39 +1,42 @@
 """Spelling to pronunciation: error rates on 12,000 test words of CMUdict, beside published ones.
 
 python benchmarks/pronunciation.py short              the model of notebook 11, three seeds
-python benchmarks/pronunciation.py long [--resume]    a larger model, 14 epochs, about half an hour
+python benchmarks/pronunciation.py long [--seed 0] [--minutes 30] [--processes 2]
+                                                      a transformer, by the clock
 python benchmarks/pronunciation.py table
 python benchmarks/pronunciation.py short --quick      200 words, not saved
 
-A stopped training goes on with --resume, from its last full epoch; --epochs N makes the long one
-another length. Test words are looked at once, after the training; the curve is of the validation
-words, greedily. Everything goes to benchmarks/results/pronunciation.json; notebook 11 shows it.
+`long` trains as the speedrun does (speedrun.py), from the dictionary to the test words in so many
+minutes. Test words are looked at once, after the training. Everything goes to
+benchmarks/results/pronunciation.json; notebook 11 shows it.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
 import torch
-from measuring import RESULTS, keep, machine, markdown, pin, spread
-from treadmill import Callback
+from measuring import RESULTS, device_name, keep, machine, markdown, pin, spread
+from speedrun import fit_until, quick_trainer
 
-from s2s_helpers.corpora.pronunciation import PUBLISHED, error_rates, load
-from s2s_helpers.course.recipes import cache_folder, pronunciation_trainer
+from s2s_helpers.corpora.pronunciation import PUBLISHED, error_rates, load, pairs, vocabularies
+from s2s_helpers.course.recipes import pronunciation_trainer
+from s2s_helpers.course.scaling import torchrun
+from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.decoding import translate
 
 FILE = RESULTS / "pronunciation.json"
 SEEDS = (0, 1, 2)
 SEARCHES = {"greedy": 1, "beam 5": 5}
-RUNS = {
-    "short": {},  # the recipe as it is
-    "long": dict(
-        hidden=256, embedding=128, dropout=0.2, epochs=14, batch_size=128, lr=5e-3,
-        warmup_steps=400, ema=0.999, label_smoothing=0.1,
-    ),
-}  # fmt: skip
 QUICK = dict(words=200, epochs=1, warmup_steps=1)
+LONG = dict(
+    width=128, layers=3, dropout=0.1, lr=7e-3, muon_lr=0.014, ema=0.999, max_tokens=1280,
+    label_smoothing=0.1,
+)  # fmt: skip
+RESERVE = 45.0  # seconds of the long training to end in
 NAMES = {"short": "notebook 11, one epoch", "long": "longer training"}
 
 
@@ -45,33 +48,49 @@ def score(model, words: list, beam_size: int) -> dict:
     return {"per": per, "wer": wer, "seconds": time.perf_counter() - started}
 
 
-class Curve(Callback):
-    """Writes the validation words' error rates into the record of every epoch."""
+def run(settings: dict, seed: int, words: list | None = None) -> dict:
+    """Train the model of notebook 11, and what came of it on the test words."""
+    trainer = pronunciation_trainer(seed, **settings)
+    history = trainer.fit(restore_best=False)
+    seconds = sum(row["seconds"] for row in history.epochs)
+    return results_of(trainer, settings, seed, seconds, words or load().test)
 
-    def on_epoch_end(self, trainer, epoch, metrics, **kwargs):
-        found = score(trainer.evaluated_model, load().validation, 1)
-        trainer.history.epochs[-1] |= {"per": found["per"], "wer": found["wer"]}
 
-
-def run(settings: dict, seed: int, folder=None, resume=False, words: list | None = None) -> dict:
-    """Train with these settings, and what came of it on the test words."""
-    trainer = pronunciation_trainer(seed, checkpoint_dir=folder, callbacks=[Curve()], **settings)
-    try:
-        history = trainer.fit(resume=resume, restore_best=False)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; --resume goes on from the last full epoch") from None
-    words = words or load().test
+def results_of(trainer, settings: dict, seed: int, seconds: float, words: list) -> dict:
+    """What is kept of a training of so many seconds, with the errors on these words."""
     return {
-        "settings": settings,
-        "seed": seed,
+        "settings": settings, "seed": seed, "training_seconds": seconds, "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "training_seconds": sum(row["seconds"] for row in history.epochs),
-        "threads": torch.get_num_threads(),
-        "resumed": resume,
-        "test_words": len(words),
-        "curve": history.epochs,
+        "threads": torch.get_num_threads(), "test_words": len(words),
+        "device": device_name(torch.device("cpu"), torch.get_num_threads()),
         **{name: score(trainer.model, words, beam) for name, beam in SEARCHES.items()},
-    }
+    }  # fmt: skip
+
+
+def run_long(told: argparse.Namespace) -> dict:
+    """Start the processes of the long training, and what the first of them found."""
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "found.json")
+        options = ["work", "--seed", told.seed, "--processes", told.processes, "--out", out]
+        options += ["--deadline", started + 60 * told.minutes - RESERVE]
+        for line in torchrun(__file__, *options, processes=told.processes):
+            print(line, flush=True)
+        return json.loads(out.read_text("utf-8")) | {"seconds": time.time() - started}
+
+
+def work(told: argparse.Namespace) -> None:
+    """What each process of the long training does; the first one writes what it found."""
+    splits = load()
+    data = Seq2SeqDataset(pairs(splits.train), *vocabularies(splits.train))
+    trainer, started = quick_trainer(data, LONG, told.seed), time.time()
+    fit_until(told.deadline, trainer, falls=0.8)
+    if trainer.processes.is_main:
+        seconds = time.time() - started
+        torch.set_num_threads(told.processes * torch.get_num_threads())
+        found = results_of(trainer, LONG, told.seed, seconds, splits.test)
+        found["validation"] = score(trainer.model, splits.validation, 5)
+        Path(told.out).write_text(json.dumps(found), encoding="utf-8")
 
 
 def table(results: dict) -> str:
@@ -97,26 +116,27 @@ def write(results: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["short", "long", "table"])
-    parser.add_argument("--epochs", type=int, help="of the long training")
-    parser.add_argument("--threads", type=int, choices=[1, 2], default=1)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("what", choices=["short", "long", "table", "work"])
+    parser.add_argument("--seed", type=int, default=0, help="of the long training")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="200 words, not saved")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--out", help="where `work` writes what it found")
+    parser.add_argument("--deadline", type=float, help="when its training ends, by time.time")
+    told = parser.parse_args(arguments)
+    if told.what == "work":
+        return work(told)
     results = {"runs": {}} | (json.loads(FILE.read_text("utf-8")) if FILE.exists() else {})
-    if options.what != "table":
-        pin(options.threads)
-        settings = dict(RUNS[options.what])
-        if options.epochs and options.what == "long":
-            settings["epochs"] = options.epochs
-        if options.quick:
-            found = run(settings | QUICK, 0, words=load().test[:200])
-            results = {"runs": {options.what: {"0": found}}}
-        for seed in () if options.quick else SEEDS[: 1 if options.what == "long" else None]:
-            folder = cache_folder() / f"pronunciation-{options.what}-{seed}"
-            found = run(settings, seed, folder, options.resume and (folder / "last.pt").exists())
-            results["runs"].setdefault(options.what, {})[str(seed)] = found
+    if told.what == "short":
+        pin(1)
+        if told.quick:
+            results = {"runs": {"short": {"0": run(QUICK, 0, load().test[:200])}}}
+        for seed in () if told.quick else SEEDS:
+            results["runs"].setdefault("short", {})[str(seed)] = run({}, seed)
             write(results)
+    elif told.what == "long":
+        results["runs"].setdefault("long", {})[str(told.seed)] = run_long(told)
+        write(results)
     print(table(results))
 
 

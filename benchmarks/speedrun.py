@@ -5,10 +5,12 @@ python benchmarks/speedrun.py run --minutes 5|15 [--seed 0] [--text lower|cased]
 python benchmarks/speedrun.py table
 
 `run` reads the files, learns subwords, trains, and translates test_2016_flickr; its seconds are all
-of that, from the start of Python on. The rules are in speedrun.md; results/speedrun.json holds the
-records. With --set, such as --set passes=6 dropout=0.2, it is a trial: it translates the validation
-captions in the place of the test ones, and is kept in results/trials.json. To join, change `train`
-and `TRACKS`, or write a script of your own that keeps the rules.
+of that, from the start of Python on. The training ends by the clock, so that the translating still
+fits, and the rate falls with the time that is left. The rules are in speedrun.md;
+results/speedrun.json holds the records. With --set, such as --set dropout=0.2 max_tokens=960, it is
+a trial: it translates the validation captions in the place of the test ones, and is kept in
+results/trials.json. To join, change `train` and `TRACKS`, or write a script of your own that keeps
+the rules.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import RESULTS, device_name, keep, machine, markdown, spread
+from measuring import RESULTS, device_name, fit_for, keep, machine, markdown, spread
 from multi30k import score
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,7 +39,6 @@ from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.training import (
     Seq2SeqTrainer,
     gains_by_bf16,
-    linear_warmup,
     set_seed,
     training_config,
 )
@@ -64,9 +65,12 @@ BASE = dict(
     max_tokens=1280, label_smoothing=0.1, falls=0.8,
 )  # fmt: skip
 TRACKS = {
-    5: BASE | dict(passes=5, dropout=0.05),
-    15: BASE | dict(passes=32, dropout=0.2, ema=0.998),
-}
+    5: BASE | dict(dropout=0.05),
+    15: BASE | dict(dropout=0.15, ema=0.998),
+}  # by minutes
+QUICK = 40.0  # seconds of a quick run
+RESERVE = 15.0  # seconds to end in: the last step, translating, and Python's own end
+WARMUP = 0.03  # share of the training in which the rate rises
 TEXTS = {"lower": True, "cased": False}  # whether all is lower-cased before subwords are learned
 
 
@@ -121,35 +125,38 @@ def start_by_counting(model: TransformerSeq2Seq, data: Seq2SeqDataset) -> None:
     table[PAD + 1 :] = embeddings_by_counting(data, *table.shape)[PAD + 1 :]  # that of PAD stays 0
 
 
-def train(settings: dict, lowercase: bool, seed: int) -> Seq2SeqTrainer:
-    """Train on this process, or with the others that torchrun started."""
+def quick_trainer(data: Seq2SeqDataset, settings: dict, seed: int) -> Seq2SeqTrainer:
+    """A transformer of these settings that starts quietly, and what trains it on this process, or
+    with the others that torchrun started."""
     told, processes = SimpleNamespace(**settings), Processes.find()
-    shared = vocabulary(lowercase, told.vocabulary)
-    data = Seq2SeqDataset(multi30k.load().train, shared, shared)
     loader = sharded_loader(data, max_tokens=told.max_tokens, seed=seed, processes=processes)
     set_seed(seed)
     model = TransformerSeq2Seq(
-        shared, shared, width=told.width, feedforward=2 * told.width, layers=told.layers,
-        dropout=told.dropout,
+        data.source_vocabulary, data.target_vocabulary, width=told.width,
+        feedforward=2 * told.width, layers=told.layers, dropout=told.dropout,
     )  # fmt: skip
     quick_dropout(model)
     start_quietly(model)
-    start_by_counting(model, data)
-    steps = told.passes * len(loader)
-    schedule = linear_warmup(min(100, steps // 10), steps, round(told.falls * steps))
     config = training_config(
-        told.passes, told.lr, muon_lr=told.muon_lr, bf16=gains_by_bf16(), device="cpu"
+        10**4, told.lr, muon_lr=told.muon_lr, bf16=gains_by_bf16(), progress=False, device="cpu"
     )
-    trainer = Seq2SeqTrainer(
-        model, config, loader, loss=Seq2SeqLoss(told.label_smoothing), schedule=schedule,
-        ema=told.ema, seed=seed, processes=processes,
+    return Seq2SeqTrainer(
+        model, config, loader, loss=Seq2SeqLoss(told.label_smoothing), ema=told.ema, seed=seed,
+        processes=processes,
     )  # fmt: skip
-    trainer.fit()
-    return trainer
+
+
+def fit_until(deadline: float, trainer: Seq2SeqTrainer, falls: float) -> None:
+    """Train until the `deadline` (by time.time); the rate falls in the last share of the time."""
+
+    def schedule(spent: float) -> float:
+        return min(spent / WARMUP, 1.0, (1 - spent) / falls)
+
+    fit_for(max(1.0, deadline - time.time()), trainer, schedule, time.time)
 
 
 def changes(told: list[str]) -> dict:
-    """["passes=6"] to {"passes": 6}. Raises ValueError for what is no setting or no number."""
+    """["layers=4"] to {"layers": 4}. Raises ValueError for what is no setting or no number."""
     found = {}
     for name, _, value in (text.partition("=") for text in told):
         if name not in TRACKS[5]:
@@ -160,21 +167,24 @@ def changes(told: list[str]) -> dict:
 
 def work(told: argparse.Namespace) -> None:
     """What each process does; the first one translates and writes what it found."""
-    settings = TRACKS[told.minutes] | (dict(passes=1) if told.quick else {})
-    settings |= changes(told.set)
-    trainer = train(settings, TEXTS[told.text], told.seed)
+    settings, captions = TRACKS[told.minutes] | changes(told.set), multi30k.load()
+    shared = vocabulary(TEXTS[told.text], settings["vocabulary"])
+    data = Seq2SeqDataset(captions.train, shared, shared)
+    trainer = quick_trainer(data, settings, told.seed)
+    start_by_counting(trainer.model, data)
+    started = time.time()
+    fit_until(told.deadline, trainer, settings["falls"])
     if not trainer.processes.is_main:
         return
-    trained = sum(epoch["seconds"] for epoch in trainer.history.epochs)
+    trained = time.time() - started
     tokens = sum(step["tokens"] for step in trainer.history.steps)
     torch.set_num_threads(told.processes * torch.get_num_threads())
     found = {
         "settings": settings, "seed": told.seed, "training_seconds": trained,
-        "tokens_per_second": tokens / trained,
+        "tokens": tokens, "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "device": device_name(torch.device("cpu"), torch.get_num_threads()),
     }  # fmt: skip
-    captions = multi30k.load()
     split = captions.validation if told.set else captions.test  # the test is not for choosing
     found["validation" if told.set else "test"] = score(trainer.model, split, 5)
     Path(told.out).write_text(json.dumps(found), encoding="utf-8")
@@ -182,11 +192,12 @@ def work(told: argparse.Namespace) -> None:
 
 def run(told: argparse.Namespace) -> dict:
     """Start the processes, and count the seconds until all is done."""
-    started = time.perf_counter()
+    started = time.time()
+    deadline = started + (QUICK if told.quick else 60 * told.minutes) - RESERVE
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "found.json")
         options = ["work", "--minutes", told.minutes, "--seed", told.seed, "--text", told.text]
-        options += ["--processes", told.processes, "--out", out, *["--quick"] * told.quick]
+        options += ["--processes", told.processes, "--out", out, "--deadline", deadline]
         options += ["--set", *told.set] * bool(told.set)
         if told.processes > 1:
             for line in torchrun(__file__, *options, processes=told.processes):
@@ -194,18 +205,20 @@ def run(told: argparse.Namespace) -> dict:
         else:
             subprocess.run([sys.executable, __file__, *map(str, options)], check=True)
         found = json.loads(out.read_text("utf-8"))
-    return {"seconds": time.perf_counter() - started, "processes": told.processes, **found}
+    return {"seconds": time.time() - started, "processes": told.processes, **found}
 
 
 def table(results: dict) -> str:
     """A row for each record: mean and spread over its seeds."""
-    head = ["track", "text", "date", "seeds", "seconds", "tokenised BLEU", "BLEU", "chrF"]
+    head = ["track", "text", "date", "seeds", "seconds", "million tokens", "tokenised BLEU", "BLEU"]
+    head.append("chrF")
     rows = []
     for name, seeds in results["records"].items():
         runs = list(seeds.values())
         minutes, text = name.split(", ")
         row = [minutes, text, max(run["date"] for run in runs), str(len(runs))]
         row.append(spread([run["seconds"] for run in runs], ".0f"))
+        row.append(spread([run["tokens"] / 1e6 for run in runs]))
         rows.append(row + [
             spread([run["test"][key] for run in runs]) if text == "cased" or "tok" in key else "-"
             for key in ("bleu_tokenised", "bleu", "chrf")
@@ -235,9 +248,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--text", choices=list(TEXTS), default="lower")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one pass, not saved")
+    parser.add_argument("--quick", action="store_true", help="40 seconds, not saved")
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="a trial")
     parser.add_argument("--out", help="where `work` writes what it found")
+    parser.add_argument("--deadline", type=float, help="when its training ends, by time.time")
     told = parser.parse_args()
     try:
         changes(told.set)
