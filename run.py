@@ -221,7 +221,7 @@ def reset(page: str) -> None:
 def open_lab(python: Path) -> int:
     """JupyterLab on the learner's own copy; where there is no screen it prints its address."""
     fill_copy()
-    flags = [f"--LabApp.default_url=/lab/tree/{COPY}/01_data.ipynb"]
+    flags = [f"--LabApp.default_url=/lab/tree/{COPY}/00_in_an_hour.ipynb"]
     screen = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )

@@ -13,12 +13,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-CORE = [path for path in NOTEBOOKS if path.name < "08"]
+HOUR, CORE = NOTEBOOKS[0], [path for path in NOTEBOOKS[1:] if path.name < "08"]
 BEYOND = [path for path in NOTEBOOKS if path.name >= "10"]  # what the models are used for
 TAGS = {"nbval-ignore-output", "nbval-check-output"}
 MACHINE_PATH = re.compile(r"/home/|/work/|/Users/|/root/|/tmp/|[A-Z]:\\+Users")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_LINES = 25
+RUNNING = 4  # minutes at most, of notebook 00 on two cores
 FEWEST_EXERCISES = 4
 FEWEST_EXPERIMENTS = 3
 MOST_HINTS = 3
@@ -263,6 +264,18 @@ def test_what_goes_beyond_has_experiments_and_something_to_take_along(path):
     assert experiment_problems(nbformat.read(path, as_version=4)) == []
 
 
+def test_the_hour_takes_an_hour_by_an_honest_count():
+    """150 words and 12 lines of code a minute, and the minutes that it runs."""
+    notebook, lines = nbformat.read(HOUR, as_version=4), 0
+    for cell in notebook.cells:
+        if cell.source.startswith("## Exercises") or "\n## Exercises" in cell.source:
+            break
+        code = cell.source.splitlines() if cell.cell_type == "code" else []
+        lines += sum(bool(line.strip()) for line in code)
+    assert minutes(notebook) == 60
+    assert refresh.words(notebook) / 150 + lines / 12 + RUNNING <= 60
+
+
 def test_the_core_takes_an_hour():
     promised = [minutes(nbformat.read(path, as_version=4)) for path in CORE]
     assert sum(promised) <= 60, promised
@@ -273,9 +286,38 @@ def test_the_readme_names_every_notebook_with_its_minutes():
     assert readme_minutes((ROOT / "README.md").read_text(encoding="utf-8")) == promised
 
 
-def test_the_notebooks_are_numbered_from_one():
+def test_the_notebooks_are_numbered_from_nought():
     numbers = [int(path.name.split("_")[0]) for path in NOTEBOOKS]
-    assert numbers == list(range(1, len(NOTEBOOKS) + 1))
+    assert numbers == list(range(len(NOTEBOOKS)))
+
+
+# Words that only this course used, and the words that a newcomer would look for.
+HOUSE_WORDS = {
+    "four verbs": "four methods", "twin": "copy, control", "arms": "conditions",
+    "mark to beat": "baseline", "mends?": "fix", "mended": "fixed", "reckon(?:ed)?": "estimate",
+    "gold words?": "reference tokens", "own words?": "predicted prefix", "wires": "components",
+    "means? of means": "macro-average", "in the mean": "on average", "spoiled": "noised",
+    "held against": "compared with", "lets itself": "can be", "whoever": "anyone who",
+    "filling": "padding", "new combinations": "unseen combinations", "eats?": "takes",
+}  # fmt: skip
+
+
+def house_words(text: str) -> list[str]:
+    """Which of them stand in a text, code left out."""
+    plain = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", " ", text, flags=re.DOTALL).lower()
+    return [word for word in HOUSE_WORDS if re.search(rf"\b{word}\b", plain)]
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.name < "09"], ids=lambda p: p.name)
+def test_the_text_has_the_field_s_words(path):
+    cells = nbformat.read(path, as_version=4).cells
+    words = house_words(prose(cells))
+    assert words == [], {word: HOUSE_WORDS[word] for word in words}
+
+
+def test_a_house_word_is_found():
+    assert house_words("It has `verb` and $twin$ in it.") == []
+    assert house_words("Each of the four verbs mends two arms.") == ["four verbs", "arms", "mends?"]
 
 
 # The checks themselves: a small notebook that passes, and each fault planted in it.

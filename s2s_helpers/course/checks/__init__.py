@@ -9,6 +9,7 @@ notebook, two for the bug museum.
 from s2s_helpers.course.checks.attention import *
 from s2s_helpers.course.checks.data import *
 from s2s_helpers.course.checks.decoding import *
+from s2s_helpers.course.checks.hour import *
 from s2s_helpers.course.checks.loss import *
 from s2s_helpers.course.checks.museum import *
 from s2s_helpers.course.checks.museum_scores import *
