@@ -320,7 +320,7 @@ def teacher_forcing() -> None:
             drawing.arrow((x, y - 24), (x, y - 42), colour=colour)
             drawing.text(x, y - 58, other, "#B00020" if other in ("chat", "mange") else "#111111",
                          17)  # fmt: skip
-        for number, (one, other) in enumerate(pairwise(xs)):
+        for one, other in pairwise(xs):
             drawing.arrow((one + 34, y), (other - 34, y), colour=colour)
             if colour == ORANGE:
                 drawing.arrow((one + 36, y - 56), (one + 80, y - 56), (one + 80, y + 72),
