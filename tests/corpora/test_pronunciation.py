@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s2s_helpers.corpora import Pair, pronunciation
+from s2s_helpers.corpora import Pair, Splits, pronunciation
 from s2s_helpers.corpora.pronunciation import (
     Word,
     closest,
@@ -203,7 +203,7 @@ def test_the_benchmark_measures_and_shows_every_row(benchmark, words):
     tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
     few = words.test[:30]
     result = benchmark.run(tiny, 0, words=few)
-    assert result["test_words"] == 30 and result["curve"][0]["wer"] > 0
+    assert result["test_words"] == 30 and result["steps"] > 0
     for search in benchmark.SEARCHES:
         assert result[search]["per"] > 0 and 0 < result[search]["wer"] <= 100
     results = {"runs": {"short": {"0": result, "1": result}, "long": {"0": result}}}
@@ -214,13 +214,22 @@ def test_the_benchmark_measures_and_shows_every_row(benchmark, words):
     assert f"| 1 | {result['beam 5']['per']:.2f} |" in text
 
 
-def test_a_training_goes_on_with_its_error_rates(benchmark, words, tmp_path):
-    tiny = dict(hidden=8, embedding=4) | benchmark.QUICK
-    few = words.test[:10]
-    benchmark.run(tiny, 0, tmp_path, words=few)
-    result = benchmark.run(tiny | {"epochs": 2}, 0, tmp_path, resume=True, words=few)
-    assert [row["epoch"] for row in result["curve"]] == [1, 2]
-    assert all(row["per"] > 0 for row in result["curve"]) and result["resumed"]
+def test_the_long_training_ends_by_the_clock(benchmark, words, monkeypatch, tmp_path):
+    few = Splits(words.train[:200], words.validation[:20], words.test[:20])
+    monkeypatch.setattr(benchmark, "load", lambda: few)
+    monkeypatch.setattr(benchmark, "LONG", benchmark.LONG | dict(width=16, layers=1))
+    monkeypatch.setattr(benchmark, "FILE", tmp_path / "pronunciation.json")
+
+    def here(script, *options, processes):
+        benchmark.main([str(option) for option in options])
+        return []
+
+    monkeypatch.setattr(benchmark, "torchrun", here)
+    benchmark.main(["long", "--minutes", "0.01", "--processes", "1", "--seed", "7"])
+    run = json.loads(benchmark.FILE.read_text("utf-8"))["runs"]["long"]["7"]
+    assert run["settings"] == benchmark.LONG and run["steps"] > 0 and run["test_words"] == 20
+    assert min(run["beam 5"]["per"], run["greedy"]["per"], run["validation"]["per"]) > 0
+    assert 1 <= run["training_seconds"] <= run["seconds"]
 
 
 def test_benchmark_results_are_kept_whole(benchmark, monkeypatch, tmp_path):
