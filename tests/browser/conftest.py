@@ -46,6 +46,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, folder)
+    shutil.copytree(ROOT / "notebooks" / "figures", folder / "figures")
     # Notebook 08 reads what the benchmarks found.
     shutil.copytree(ROOT / "benchmarks" / "results", folder.parent / "benchmarks" / "results")
     settings = tmp_path_factory.mktemp("settings")
