@@ -256,11 +256,11 @@ NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
 NBVAL += ["--nbval-sanitize-with", "tests/nbval_sanitize.cfg"]
 # The longest first, so that the workers end together; a notebook before its solutions, which find
 # what it has trained.
-LONGEST = ["08_real_translation", "13_pretrained", "solutions/08_real_translation"]
-LONGEST += ["12_forecasting", "11_sequence_generation", "14_production", "05_training"]
-LONGEST = [f"{name}.ipynb" for name in LONGEST]
-ORDERED = [f"{COURSE}/{name}" for name in LONGEST]
-ORDERED += [f"{COURSE}/{name}" for name in pages() if name not in LONGEST]
+LONGEST = ["08_real_translation.ipynb", "13_pretrained.ipynb", "00_in_an_hour.ipynb"]
+LONGEST += ["solutions/08_real_translation.ipynb", "12_forecasting.ipynb"]
+LONGEST += ["11_sequence_generation.ipynb", "14_production.ipynb", "05_training.ipynb"]
+ORDERED = LONGEST + [name for name in pages() if name not in LONGEST]
+ORDERED = [f"{COURSE}/{name}" for name in ORDERED]
 IN_ORDER = ["--dist", "loadfile", "--no-loadscope-reorder"]
 PYTEST = ["-m", "pytest", "-q"]
 # Name, arguments of Python, what a line that names a failure looks like, and what runs that again.

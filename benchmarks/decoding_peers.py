@@ -19,6 +19,7 @@ from torch import nn
 from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate
 from s2s_helpers.decoding import beam_search, greedy_decode, translate
+from s2s_helpers.decoding.search import Hypothesis
 from s2s_helpers.models.prepacked import prepacked
 from s2s_helpers.optional import import_optional
 from s2s_helpers.production.ctranslate2 import CTranslate2Model, export_ctranslate2
@@ -87,21 +88,25 @@ def shortlist_of(model):
     return learn_shortlist(Seq2SeqDataset(multi30k.load().train, *vocabularies))
 
 
-def shortlisted(model):
-    """The package's searches on a model that knows what a source can call for."""
-    ready = prepacked(Shortlisted(model, shortlist_of(model)))
+def by_own_search(ready):
+    """The searches that a model brings along."""
 
     def batch_of(beam):
-        search = ready.own_search(beam, 0.0, None)
+        search = ready.own_search(beam, 0.0, 1)
 
         def decode(batch):
             inputs = dict(source_mask=batch.source_mask, max_length=LIMIT, attention=False)
             found = search(ready, batch.source, **inputs)
-            return [(one if beam == 1 else one[0]).ids for one in found]
+            return [(some if isinstance(some, Hypothesis) else some[0]).ids for some in found]
 
         return decode
 
     return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
+
+
+def shortlisted(model):
+    """The package's searches on a model that knows what a source can call for."""
+    return by_own_search(prepacked(Shortlisted(model, shortlist_of(model))))
 
 
 def ours_translate(model):
@@ -210,16 +215,7 @@ def production(model, compute_type="float32", shortlist=None):
     """The package's own way to CTranslate2, a batch after the other."""
     with tempfile.TemporaryDirectory() as empty:
         folder = export_ctranslate2(model, f"{empty}/model", shortlist=shortlist)
-        exported = CTranslate2Model(folder, torch.get_num_threads(), compute_type)
-
-    def batch_of(beam):
-        search = exported.own_search(beam, 0.0, 1)
-        return lambda batch: [
-            found[0].ids
-            for found in search(exported, batch.source, batch.source_mask, max_length=LIMIT)
-        ]
-
-    return lambda sentences, beam, size: sorted_batches(sentences, size, batch_of(beam))
+        return by_own_search(CTranslate2Model(folder, torch.get_num_threads(), compute_type))
 
 
 def ctranslate2(model, compute_type="float32"):

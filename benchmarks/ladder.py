@@ -5,9 +5,9 @@ python benchmarks/ladder.py table
 python benchmarks/ladder.py run --quick    two seconds each, not saved
 
 The model is the speedrun's: 3 + 3 layers, width 128, 4,000 subwords of lower-cased captions. A rung
-keeps all that the rungs below it changed. Seconds are CPU time; what comes before the first batch,
-and the translating, are not counted. Everything goes to benchmarks/results/ladder.json; notebooks
-05 and 08 show it.
+keeps all that the rungs above it in the table changed. Seconds are CPU time; what comes before the
+first batch, and the translating, are not counted. Everything goes to
+benchmarks/results/ladder.json; notebook 08 shows it.
 """
 
 import argparse
@@ -25,7 +25,14 @@ from s2s_helpers.corpora import multi30k
 from s2s_helpers.data import Seq2SeqDataset, collate, make_loader
 from s2s_helpers.loss import Seq2SeqLoss
 from s2s_helpers.models import TransformerSeq2Seq
-from s2s_helpers.training import Seq2SeqTrainer, gains_by_bf16, set_seed, training_config
+from s2s_helpers.training import (
+    Seq2SeqTrainer,
+    constant,
+    gains_by_bf16,
+    linear_warmup,
+    set_seed,
+    training_config,
+)
 from s2s_helpers.vocabulary import PAD
 
 FILE = RESULTS / "ladder.json"
@@ -52,11 +59,6 @@ def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy as a plain loop has it, of all logits at once."""
     logits, targets = logits.flatten(0, 1), targets.flatten()
     return F.cross_entropy(logits, targets, ignore_index=PAD, label_smoothing=0.1)
-
-
-def falling(spent: float) -> float:
-    """Factor of the rate when so much of the time is over: up in a tenth, then down to 0."""
-    return max(0.0, min(10 * spent, (1 - spent) / 0.9))
 
 
 def settings(name: str) -> dict:
@@ -91,7 +93,7 @@ def run(name: str, seed: int, seconds: float) -> dict:
     )
     loss = smoothed if told["whole_logits"] else Seq2SeqLoss(0.1)
     trainer = Seq2SeqTrainer(model, config, loader, loss=loss, ema=told["ema"], seed=seed)
-    fit_for(seconds, trainer, falling if told["falls"] else lambda spent: 1.0)
+    fit_for(seconds, trainer, linear_warmup(10, 100) if told["falls"] else constant(1))
     tokens = sum(step["tokens"] for step in trainer.history.steps)
     return {
         "seed": seed, "steps": trainer.step, "tokens_per_second": tokens / seconds, "bf16": bf16,

@@ -89,12 +89,13 @@ class Clock(Callback):
 def fit_for(
     seconds: float, trainer, schedule: Callable, now: Callable[[], float] = time.process_time
 ) -> None:
-    """Train for so many seconds, silently and without looking at validation. `schedule` makes the
-    rate's factor of the share of the time that is over. A neighbour on the machine takes less of
-    CPU time, which is meant where nothing is said, than of the wall clock's (`now=time.time`)."""
+    """Train for so many seconds, silently and without looking at validation. The `schedule` is one
+    of 100 steps: it is asked with the percent of the time that is over. A neighbour on the machine
+    takes less of CPU time, which is meant where nothing is said, than of the wall clock's
+    (`now=time.time`)."""
     clock = Clock(seconds, now, trainer.processes)
     trainer.callbacks.append(clock)
-    trainer.schedule = lambda step: schedule(clock.spent)
+    trainer.schedule = lambda step: schedule(100 * clock.spent)
     trainer.val_dataloader, trainer.monitor = None, "loss"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(StopTraining):
         trainer.fit()

@@ -22,53 +22,43 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import multi30k
 from measuring import RESULTS, fit_for, keep, machine, markdown, pin, spread
 from treadmill import OptimizerConfig
 
 from s2s_helpers import metrics
-from s2s_helpers.corpora import multi30k, phrasebook
+from s2s_helpers.corpora import multi30k as captions
+from s2s_helpers.corpora import phrasebook
 from s2s_helpers.course.recipes import multi30k_trainer, phrasebook_trainer
 from s2s_helpers.decoding import translate
+from s2s_helpers.training import inverse_square_root, linear_warmup
 from s2s_helpers.training.muon import Muon
 
 FILE = RESULTS / "optimizers.json"
 GRID = (2e-3, 4e-3, 8e-3, 16e-3)
 SEEDS = (0, 1, 2)
-WARMUP = 0.1  # of the seconds
+WARMUP = 10  # percent of the seconds
+FALLING = linear_warmup(WARMUP, 100)
 PAPER = dict(betas=(0.9, 0.98), eps=1e-9)  # Vaswani et al. 2017, section 5.3
-
-
-def falling(spent: float) -> float:
-    """Factor of the rate when so much of the time is spent: up, and down to 0."""
-    return max(0.0, min(spent / WARMUP, (1 - spent) / (1 - WARMUP)))
-
-
-def inverse_square_root(spent: float) -> float:
-    """The paper's schedule: up, then as 1 / sqrt(t)."""
-    return min(spent / WARMUP, math.sqrt(WARMUP / max(spent, WARMUP)))
-
-
-def level(spent: float) -> float:
-    """Up, then level."""
-    return min(spent / WARMUP, 1.0)
 
 
 # Each: where its class is, its settings, and its schedule.
 OPTIMIZERS: dict[str, tuple[str, dict, Callable]] = {
-    "AdamW": ("torch.optim.AdamW", PAPER | dict(fused=True), falling),
+    "AdamW": ("torch.optim.AdamW", PAPER | dict(fused=True), FALLING),
     "Adam, the paper's schedule": (
-        "torch.optim.Adam", PAPER | dict(fused=True, weight_decay=0.0), inverse_square_root
+        "torch.optim.Adam", PAPER | dict(fused=True, weight_decay=0.0), inverse_square_root(WARMUP)
     ),
-    "NAdamW": ("torch.optim.NAdam", PAPER | dict(decoupled_weight_decay=True), falling),
+    "NAdamW": ("torch.optim.NAdam", PAPER | dict(decoupled_weight_decay=True), FALLING),
     "Muon, AdamW for the rest": (
-        "s2s_helpers.training.muon.Muon", PAPER | dict(fused=True), falling
+        "s2s_helpers.training.muon.Muon", PAPER | dict(fused=True), FALLING
     ),
     "Schedule-Free AdamW": (
-        "pytorch_optimizer.ScheduleFreeAdamW", dict(betas=(0.9, 0.98)), level
+        "pytorch_optimizer.ScheduleFreeAdamW", dict(betas=(0.9, 0.98)),
+        lambda percent: min(percent / WARMUP, 1.0),  # level, after the warm-up
     ),
     # No preconditioner for the sides of a matrix that are words.
     "SOAP": (
-        "pytorch_optimizer.SOAP", dict(betas=(0.9, 0.98), max_precondition_dim=512), falling
+        "pytorch_optimizer.SOAP", dict(betas=(0.9, 0.98), max_precondition_dim=512), FALLING
     ),
 }  # fmt: skip
 TASKS = {"phrasebook": 15.0, "captions": 30.0}  # seconds of one core
@@ -96,18 +86,12 @@ def run(task: str, name: str, lr: float, seed: int, seconds: float) -> dict:
         return about | {"perplexity": math.inf, "score": 0.0, "steps": trainer.step}
     if averages:
         trainer.optimizer.eval()
-    score = captions_bleu if task == "captions" else phrasebook_accuracy
     perplexity = trainer.evaluate(validation)["perplexity"]
-    return about | {
-        "perplexity": perplexity, "score": score(trainer.model), "steps": trainer.step
-    }  # fmt: skip
-
-
-def captions_bleu(model) -> float:
-    """BLEU of the test captions, greedily."""
-    pairs = multi30k.load().test
-    texts = [each.text for each in translate(model, [p.source for p in pairs], attention=False)]
-    return metrics.bleu(texts, [pair.target.strip() for pair in pairs])
+    if task == "captions":
+        score = multi30k.score(trainer.model, captions.load().test, 1)["bleu"]
+    else:
+        score = phrasebook_accuracy(trainer.model)
+    return about | {"perplexity": perplexity, "score": score, "steps": trainer.step}
 
 
 def phrasebook_accuracy(model) -> float:

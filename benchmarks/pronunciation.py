@@ -14,17 +14,15 @@ benchmarks/results/pronunciation.json; notebook 11 shows it.
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 from measuring import RESULTS, device_name, keep, machine, markdown, pin, spread
-from speedrun import fit_until, quick_trainer
+from speedrun import fit_until, in_processes, quick_trainer
 
 from s2s_helpers.corpora.pronunciation import PUBLISHED, error_rates, load, pairs, vocabularies
 from s2s_helpers.course.recipes import pronunciation_trainer
-from s2s_helpers.course.scaling import torchrun
 from s2s_helpers.data import Seq2SeqDataset
 from s2s_helpers.decoding import translate
 
@@ -65,18 +63,6 @@ def results_of(trainer, settings: dict, seed: int, seconds: float, words: list) 
         "device": device_name(torch.device("cpu"), torch.get_num_threads()),
         **{name: score(trainer.model, words, beam) for name, beam in SEARCHES.items()},
     }  # fmt: skip
-
-
-def run_long(told: argparse.Namespace) -> dict:
-    """Start the processes of the long training, and what the first of them found."""
-    started = time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "found.json")
-        options = ["work", "--seed", told.seed, "--processes", told.processes, "--out", out]
-        options += ["--deadline", started + 60 * told.minutes - RESERVE]
-        for line in torchrun(__file__, *options, processes=told.processes):
-            print(line, flush=True)
-        return json.loads(out.read_text("utf-8")) | {"seconds": time.time() - started}
 
 
 def work(told: argparse.Namespace) -> None:
@@ -135,7 +121,9 @@ def main(arguments: list[str] | None = None) -> None:
             results["runs"].setdefault("short", {})[str(seed)] = run({}, seed)
             write(results)
     elif told.what == "long":
-        results["runs"].setdefault("long", {})[str(told.seed)] = run_long(told)
+        seconds = 60 * told.minutes - RESERVE
+        found = in_processes(__file__, told.processes, seconds, "--seed", told.seed)
+        results["runs"].setdefault("long", {})[str(told.seed)] = found
         write(results)
     print(table(results))
 

@@ -9,8 +9,8 @@ of that, from the start of Python on. The training ends by the clock, so that th
 fits, and the rate falls with the time that is left. The rules are in speedrun.md;
 results/speedrun.json holds the records. With --set, such as --set dropout=0.2 max_tokens=960, it is
 a trial: it translates the validation captions in the place of the test ones, and is kept in
-results/trials.json. To join, change `train` and `TRACKS`, or write a script of your own that keeps
-the rules.
+results/trials.json. To join, change `TRACKS` or `quick_trainer`, or write a script of your own
+that keeps the rules.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from s2s_helpers.models import TransformerSeq2Seq
 from s2s_helpers.training import (
     Seq2SeqTrainer,
     gains_by_bf16,
+    linear_warmup,
     set_seed,
     training_config,
 )
@@ -70,7 +71,7 @@ TRACKS = {
 }  # by minutes
 QUICK = 40.0  # seconds of a quick run
 RESERVE = 15.0  # seconds to end in: the last step, translating, and Python's own end
-WARMUP = 0.03  # share of the training in which the rate rises
+WARMUP = 3  # percent of the training, in which the rate rises
 TEXTS = {"lower": True, "cased": False}  # whether all is lower-cased before subwords are learned
 
 
@@ -148,10 +149,7 @@ def quick_trainer(data: Seq2SeqDataset, settings: dict, seed: int) -> Seq2SeqTra
 
 def fit_until(deadline: float, trainer: Seq2SeqTrainer, falls: float) -> None:
     """Train until the `deadline` (by time.time); the rate falls in the last share of the time."""
-
-    def schedule(spent: float) -> float:
-        return min(spent / WARMUP, 1.0, (1 - spent) / falls)
-
+    schedule = linear_warmup(WARMUP, 100, round(100 * falls))
     fit_for(max(1.0, deadline - time.time()), trainer, schedule, time.time)
 
 
@@ -190,22 +188,29 @@ def work(told: argparse.Namespace) -> None:
     Path(told.out).write_text(json.dumps(found), encoding="utf-8")
 
 
-def run(told: argparse.Namespace) -> dict:
-    """Start the processes, and count the seconds until all is done."""
+def in_processes(script: str, processes: int, seconds: float, *options: Any) -> dict:
+    """Let a script `work` in so many processes, whose training ends in so many seconds from now:
+    what the first of them found, and the seconds until all was done."""
     started = time.time()
-    deadline = started + (QUICK if told.quick else 60 * told.minutes) - RESERVE
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "found.json")
-        options = ["work", "--minutes", told.minutes, "--seed", told.seed, "--text", told.text]
-        options += ["--processes", told.processes, "--out", out, "--deadline", deadline]
-        options += ["--set", *told.set] * bool(told.set)
-        if told.processes > 1:
-            for line in torchrun(__file__, *options, processes=told.processes):
+        command = ["work", *options, "--processes", processes, "--out", out]
+        command += ["--deadline", started + seconds]
+        if processes > 1:
+            for line in torchrun(script, *command, processes=processes):
                 print(line, flush=True)
         else:
-            subprocess.run([sys.executable, __file__, *map(str, options)], check=True)
+            subprocess.run([sys.executable, script, *map(str, command)], check=True)
         found = json.loads(out.read_text("utf-8"))
-    return {"seconds": time.time() - started, "processes": told.processes, **found}
+    return {"seconds": time.time() - started, "processes": processes, **found}
+
+
+def run(told: argparse.Namespace) -> dict:
+    """Race once."""
+    options = ["--minutes", told.minutes, "--seed", told.seed, "--text", told.text]
+    options += ["--set", *told.set] * bool(told.set)
+    seconds = (QUICK if told.quick else 60 * told.minutes) - RESERVE
+    return in_processes(__file__, told.processes, seconds, *options)
 
 
 def table(results: dict) -> str:

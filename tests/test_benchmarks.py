@@ -514,7 +514,9 @@ def test_a_speedrun_from_the_captions_to_a_record(monkeypatch, tmp_path, capsys)
 def test_a_training_by_the_clock_ends_when_its_seconds_are_over():
     measuring, seconds = script("measuring"), itertools.count(100)
     trainer = recipes.phrasebook_trainer("luong", progress=False, epochs=10**4)
-    measuring.fit_for(10.0, trainer, lambda spent: 1 - spent, lambda: float(next(seconds)))
+    measuring.fit_for(
+        10.0, trainer, lambda percent: 1 - percent / 100, lambda: float(next(seconds))
+    )
     shares = [step["lr"] / trainer.base_lrs[0] for step in trainer.history.steps]
     assert shares == pytest.approx([1 - step / 10 for step in range(10)])
 

@@ -56,7 +56,7 @@ def main() -> int:
         path.write_text(text, encoding="utf-8")
     shutil.copytree(
         ROOT / "notebooks" / "figures", out / "figures", dirs_exist_ok=True,
-        ignore=lambda folder, names: [name for name in names if not name.endswith(".svg")],
+        ignore=shutil.ignore_patterns("*.py", "__pycache__"),
     )  # fmt: skip
     print(f"{len(texts)} notebooks in {out}")
     return 0

@@ -220,11 +220,10 @@ def test_the_long_training_ends_by_the_clock(benchmark, words, monkeypatch, tmp_
     monkeypatch.setattr(benchmark, "LONG", benchmark.LONG | dict(width=16, layers=1))
     monkeypatch.setattr(benchmark, "FILE", tmp_path / "pronunciation.json")
 
-    def here(script, *options, processes):
-        benchmark.main([str(option) for option in options])
-        return []
+    def here(command, check):
+        benchmark.main(command[2:])
 
-    monkeypatch.setattr(benchmark, "torchrun", here)
+    monkeypatch.setattr(sys.modules["speedrun"].subprocess, "run", here)
     benchmark.main(["long", "--minutes", "0.01", "--processes", "1", "--seed", "7"])
     run = json.loads(benchmark.FILE.read_text("utf-8"))["runs"]["long"]["7"]
     assert run["settings"] == benchmark.LONG and run["steps"] > 0 and run["test_words"] == 20

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from s2s_helpers.course.checks.running import check, compare, predict
@@ -47,12 +48,6 @@ def pad(function):
         rows = [torch.tensor(row) for row in rows]
         return pad_sequence(rows, batch_first=True, padding_value=fill)
 
-    def wrong(rows, fill, left=False, width=0, extra=0):
-        longest = max(map(len, rows)) + width
-        parts = [([fill] * (longest - len(row)), row) for row in rows]
-        pieces = [a + b if left else b + a for a, b in parts]
-        return torch.tensor([piece + [fill] * extra for piece in pieces])
-
     compare(
         "pad",
         function,
@@ -65,10 +60,12 @@ def pad(function):
         },
         {
             "Filled up on the left; the mask and the RNN expect it on the right.": (
-                lambda rows, fill: wrong(rows, fill, left=True)
+                lambda rows, fill: reference([row[::-1] for row in rows], fill).flip(1)
             ),
-            "One column too many.": lambda rows, fill: wrong(rows, fill, extra=1),
-            "Filled up with 0, not with `fill`.": lambda rows, fill: wrong(rows, 0),
+            "One column too many.": lambda rows, fill: F.pad(
+                reference(rows, fill), (0, 1), value=fill
+            ),
+            "Filled up with 0, not with `fill`.": lambda rows, fill: reference(rows, 0),
             "Rows are cut to the shortest; fill the short ones up.": lambda rows, fill: (
                 torch.tensor([row[: min(map(len, rows))] for row in rows])
             ),
@@ -131,29 +128,17 @@ def dot_attention(function):
     """`function(query, states, mask)`: (batch, hidden), (batch, source, hidden), (batch, source) to
     the context (batch, hidden)."""
 
-    def reference(query, states, mask):
-        weights = masked_softmax((states @ query[:, :, None])[..., 0], mask)  # (batch, source)
-        return (weights[:, None] @ states)[:, 0]
+    def mixed_by(weigh):  # (scores, mask) to weights, (batch, source) all three
+        def context(query, states, mask):
+            weights = weigh((states @ query[:, :, None])[..., 0], mask)  # (batch, source)
+            return (weights[:, None] @ states)[:, 0]
 
-    def wrong(query, states, mask, how):
-        scores = (states @ query[:, :, None])[..., 0]  # (batch, source)
-        if how == "after":
-            weights = scores.softmax(-1) * mask
-        elif how == "zero":
-            weights = (scores * mask).softmax(-1)
-        elif how == "inverted":
-            weights = scores.masked_fill(mask, -1e9).softmax(-1)
-        elif how == "batch":
-            weights = scores.masked_fill(~mask, -1e9).softmax(0)
-        elif how == "none":
-            weights = scores.masked_fill(~mask, 0)
-        elif how == "scaled":
-            scores = scores / query.shape[-1] ** 0.5
-            weights = scores.masked_fill(~mask, -1e9).softmax(-1)
-        else:
-            weights = scores.softmax(-1)
-        return (weights[:, None] @ states)[:, 0]
+        return context
 
+    def softmax_of(value, dim=-1):
+        return lambda scores, mask: scores.masked_fill(~mask, value).softmax(dim)
+
+    reference = mixed_by(masked_softmax)
     whole = torch.ones(2, 3, dtype=torch.bool)
     part = torch.tensor([[True, True, False], [True, False, False]])
     more = torch.arange(6) < torch.tensor([[6], [2], [4]])
@@ -168,22 +153,24 @@ def dot_attention(function):
             "more of all": (torch.randn(3, 8), torch.randn(3, 6, 8), more),
         },
         {
-            "The mask is not used: padding gets weight.": lambda q, s, m: wrong(q, s, m, ""),
+            "The mask is not used: padding gets weight.": mixed_by(
+                lambda scores, mask: scores.softmax(-1)
+            ),
             "The mask comes after the softmax: the weights no longer sum to 1.": (
-                lambda q, s, m: wrong(q, s, m, "after")
+                mixed_by(lambda scores, mask: scores.softmax(-1) * mask)
             ),
             "Padding has the score 0, not -inf: e to the 0 is 1, so it gets weight.": (
-                lambda q, s, m: wrong(q, s, m, "zero")
+                mixed_by(softmax_of(0.0))
             ),
             "The mask is inverted: only padding is attended to.": (
-                lambda q, s, m: wrong(q, s, m, "inverted")
+                mixed_by(lambda scores, mask: softmax_of(-1e9)(scores, ~mask))
             ),
             "The softmax runs over the batch; it has to run over the source, dim=-1.": (
-                lambda q, s, m: wrong(q, s, m, "batch")
+                mixed_by(softmax_of(-1e9, dim=0))
             ),
-            "The softmax is missing.": lambda q, s, m: wrong(q, s, m, "none"),
+            "The softmax is missing.": mixed_by(lambda scores, mask: scores * mask),
             "Divided by the root of the width: the transformer does that, Luong does not.": (
-                lambda q, s, m: wrong(q, s, m, "scaled")
+                lambda q, s, m: reference(q / q.shape[-1] ** 0.5, s, m)
             ),
         },
         why="The same four lines are in every attention.",
